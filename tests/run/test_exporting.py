@@ -16,6 +16,7 @@ from bitsure.base.files import hash_file
 from bitsure.config.model import ModelSettings
 from bitsure.config.number_formats import KeysValues
 from bitsure.models.load import load_model
+from bitsure.quantize.checkpoint import publish
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
 from bitsure.quantize.libraries.llama_cpp import LlamaCpp
@@ -155,7 +156,7 @@ def test_ties_are_written_once_and_empty_tensors_and_views_are_kept():
     model.register_buffer("row", model.a.data[0])
     model.register_buffer("none", torch.empty(0))
     model.register_buffer("nothing", torch.empty(0))
-    assert set(exporting._without_ties(model)) == {"a", "row", "none", "nothing"}
+    assert set(publish._without_ties(model)) == {"a", "row", "none", "nothing"}
 
 
 def test_bits_without_kernels_of_gptq_go_into_the_other_layout(llama, calib_file, tmp_path):

@@ -18,7 +18,7 @@ class EntryCost:
     """What it cost to make an entry of the store: the content of cost.json. None where it does not apply or is not known."""
 
     what: str | None
-    """A quantizer's name, "scoring", or "served" where a server scored."""
+    """A quantizer's name, "scoring", or "served" or "vllm" where these scored."""
     seconds: float
     """Wall time, seconds."""
     work: float | None

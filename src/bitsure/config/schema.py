@@ -27,7 +27,9 @@ from bitsure.config.quantizers import QuantizerSettings
 from bitsure.config.retrieval_settings import RetrievalSettings
 from bitsure.config.server_settings import ServerSettings
 from bitsure.config.text import TextSettings
+from bitsure.config.vllm_settings import VllmSettings
 
+VLLM, SERVED = "vllm", "served"  # of scoring.engine
 MIN_SEQLEN = 8  # tokens of a calibration window
 
 
@@ -134,8 +136,13 @@ class TaskSettings:
 class ScoringSettings:
     """How the model is run; the numbers are the same either way, within the rounding of its type."""
 
+    engine: str = "local"  # what runs models that have no model.url or quant.url: local (bitsure's own) or vllm; served: none
     share: bool = True  # run text that questions share once; false: one plain pass for each
     dequantize: bool = True  # unpack quantized weights once, which is faster; false: the packed kernels of gptqmodel
+    vllm: VllmSettings = field(default_factory=VllmSettings)
+
+    def __post_init__(self) -> None:
+        one_of("scoring.engine", self.engine, ("local", VLLM, SERVED))
 
 
 @dataclass
@@ -265,23 +272,29 @@ def resolved(config: Config) -> dict[str, Any]:
     kind = type(config.quant)
     own_class = {} if kind.__module__.startswith("bitsure.") else {"class": f"{kind.__module__}.{kind.__qualname__}"}
     settings = asdict(config) | {"quant": own_class | asdict(config.quant) | {"name": config.quant.name}}
-    if not config.metric.own:
-        del settings["metric"]["own"]  # config.yaml stays as it was before there were own metrics
-    if config.control.scale == 1:
-        del settings["control"]["scale"]  # likewise
-    if not config.text.is_scored:
-        del settings["text"]  # likewise
-    for key in ("url", "served_name"):
-        if settings["model"][key] is None:
-            del settings["model"][key]  # likewise
-    if not config.calib.all_experts:
-        del settings["calib"]["all_experts"]  # likewise
-    if not config.attribution.measure:
-        del settings["attribution"]  # likewise
-    for key in ("name", "tags", "notes"):
-        if not settings["tracking"][key]:
-            del settings["tracking"][key]  # likewise
+    _leave_out_unused(settings, config)
     return {key: _plain(value) for key, value in settings.items() if key not in ("server", "sweep", "plan")}
+
+
+def _leave_out_unused(settings: dict[str, Any], config: Config) -> None:
+    """Remove what later versions added and this run does not use: config.yaml stays as it was before."""
+    model, by_vllm = config.model, config.scoring.engine == VLLM
+    used = {
+        ("metric", "own"): bool(config.metric.own),
+        ("control", "scale"): config.control.scale != 1,
+        ("model", "url"): model.url is not None,
+        ("model", "served_name"): model.served_name is not None,
+        ("scoring", "engine"): by_vllm,
+        ("scoring", "vllm"): by_vllm,
+        ("calib", "all_experts"): config.calib.all_experts,
+        **{("tracking", key): bool(getattr(config.tracking, key)) for key in ("name", "tags", "notes")},
+    }
+    for (section, key), is_used in used.items():
+        if not is_used:
+            del settings[section][key]
+    for section, is_used in (("text", config.text.is_scored), ("attribution", config.attribution.measure)):
+        if not is_used:
+            del settings[section]
 
 
 def _plain(value: Any) -> Any:

@@ -18,7 +18,8 @@ from bitsure.base.dotted_names import import_named
 from bitsure.base.errors import UserError, did_you_mean
 from bitsure.config.metric import P_TRUE, SELF_CONSISTENCY
 from bitsure.config.quantizers import QuantizerSettings
-from bitsure.config.schema import AttributionSettings, Config
+from bitsure.config.schema import SERVED, VLLM, AttributionSettings, Config
+from bitsure.config.vllm_settings import VllmSettings
 
 TARGET = "_target_"  # the key of a quantizer's class in its file
 
@@ -97,6 +98,7 @@ def _check_together(config: Config) -> None:
             f"control.seeds={config.control.seeds}: quant={config.quant.name} has no noise control of its own. Leave it out."
         )
     _check_attribution(config)
+    _check_engine(config)
     if config.scoring.dequantize:
         return
     if config.control.seeds:
@@ -110,6 +112,34 @@ def _check_together(config: Config) -> None:
             "scoring.dequantize=false: only checkpoints of quant.backend=gptqmodel run on packed kernels. "
             "Leave it out for this quantizer."
         )
+
+
+def _check_engine(config: Config) -> None:
+    """Raise UserError for an engine that runs no model of this run, or does not do what is asked for."""
+    engine, quant = config.scoring.engine, config.quant
+    here = {"model.url": config.model.server is None, "quant.url": not (quant.is_full_precision or quant.server)}
+    if engine == SERVED and (missing := [key for key, is_here in here.items() if is_here]):
+        raise UserError(
+            f"scoring.engine=served: {missing[0]} is missing, so that no server runs that model. Add it as docs/served.md says "
+            f"(model=served, quant=served), or leave out scoring.engine."
+        )
+    if engine != VLLM:
+        if config.scoring.vllm != VllmSettings():
+            raise UserError("scoring.vllm has no effect without scoring.engine=vllm. Add it, or leave these settings out.")
+        return
+    if not any(here.values()):
+        raise UserError("scoring.engine=vllm: servers run all models of this run. Leave it out.")
+    given = {
+        f"text={config.text.name}": config.text.is_scored,
+        "attribution.measure=true": config.attribution.measure,
+        f"control.seeds={config.control.seeds}": config.control.seeds > 0,
+        "scoring.share=false": not config.scoring.share,
+        "scoring.dequantize=false": not config.scoring.dequantize,
+        f"model.device={config.model.device}": config.model.device != "auto",
+        f"model.device_map={config.model.device_map}": config.model.device_map is not None,
+    }
+    if local := [setting for setting, is_given in given.items() if is_given]:
+        raise UserError(f"{local[0]}: bitsure's own engine does that, and not vLLM. Leave it out, or scoring.engine=vllm.")
 
 
 def _check_attribution(config: Config) -> None:

@@ -74,10 +74,10 @@ class ModelOrigin(Result):
 
 
 class ServedOrigin(Result):
-    """A model that a server ran: what the server said of it, and what a test of its answers measured."""
+    """A model that a server ran, or vLLM in this process: what that said of it, and what a test of its answers measured."""
 
     url: str
-    """The server's address."""
+    """The server's address; of vLLM in this process its version."""
     name: str
     """What the server calls the model."""
     asked_by: str
@@ -92,7 +92,9 @@ class ServedOrigin(Result):
     reference: str
     """The hash of the log-probabilities of fixed tokens, which tells the model from another under its name."""
     stated: dict[str, Any]
-    """What the server's list of models says of it. Its weights were not seen."""
+    """What the server's list of models says of it; of vLLM in this process the settings that its kernels follow from."""
+    in_process: bool = False
+    """Whether vLLM ran it in this process, with weights that were read here. A server's weights are not seen."""
 
 
 class QuestionCount(Result):
@@ -148,7 +150,8 @@ class Provenance(Result):
     model: ModelOrigin | None = None
     """The model; absent until it was found."""
     servers: dict[str, ServedOrigin] | None = None
-    """`full precision` or `quantized` → the server that ran it; absent where both were run here."""
+    """`full precision` or `quantized` → the server, or vLLM in this process, that ran it; absent where bitsure's own engine ran
+    both."""
     labels: Labels | None = None
     """What the command calls model and quantizer; absent in runs of earlier versions."""
     weights: dict[str, Any] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
-from bitsure.config.schema import Config
+from bitsure.config.schema import VLLM, Config
 from bitsure.config.text import OF_ANSWERS, OF_TASKS
 from bitsure.metrics.own_metrics import check_own_metrics
 from bitsure.models.facts import check_memory, computing_dtype, is_mixture
@@ -32,6 +32,7 @@ from bitsure.scoring.question_source import locate_questions
 from bitsure.scoring.scored_model import ScoredModel
 from bitsure.scoring.scorer import Scorer
 from bitsure.scoring.served.server import Server, contact
+from bitsure.scoring.served.vllm_program import installed_version
 from bitsure.scoring.texts.task_prompts import TaskPrompts
 from bitsure.scoring.texts.text_files import locate_text_file
 from bitsure.scoring.texts.text_scorer import TextScorer
@@ -83,10 +84,14 @@ class PreparedRun:
         return self.scored != self.full_precision
 
     @property
+    def models(self) -> dict[str, ScoredModel]:
+        """The models that are scored: full precision, and the quantized one of a pair."""
+        return {"full precision": self.full_precision} | ({"quantized": self.scored} if self.is_pair else {})
+
+    @property
     def servers(self) -> dict[str, Server]:
         """The servers that run models, by what they run."""
-        models = {"full precision": self.full_precision} | ({"quantized": self.scored} if self.is_pair else {})
-        return {name: model.server for name, model in models.items() if model.server}
+        return {name: model.server for name, model in self.models.items() if model.server}
 
     @property
     def weights(self) -> dict[str, Any] | None:
@@ -195,7 +200,11 @@ def _full_precision(config: Config, quantizer: Quantizer, store: Store, memo: Me
             f"text={config.text.name}: texts are scored by models that run here: a server does not give the probabilities of "
             "the whole vocabulary. Leave it out."
         )
-    source = memo(locate_scored, config.model, mirror, store)
+    settings = config.model
+    if config.scoring.engine == VLLM:
+        memo(installed_version)
+        settings = replace(settings, parameters=None)  # for which one device need not have the memory
+    source = memo(locate_scored, settings, mirror, store)
     return ScoredModel(source, server=memo(contact, address, config.server, source, store) if address else None)
 
 
@@ -230,10 +239,11 @@ def load_tasks(prepared: PreparedRun, memo: Memo) -> None:
         loaded = [each for tasks in prepared.scorer.load_tasks(memo) for each in tasks.tasks.values()]
         if not any(MultipleChoice.output_type == each.OUTPUT_TYPE for each in loaded):
             raise UserError(NOTHING)
-    if prepared.servers and prepared.scorer.has_written_answers:
+    by_others = prepared.servers or prepared.scorer.setup.scoring.engine == VLLM
+    if by_others and prepared.scorer.has_written_answers:
         raise UserError(
-            f"task.names=[{','.join(task.names)}]: answers are written by models that run here, and a server is only asked for "
-            "log-probabilities. Leave out the tasks whose answers the model writes."
+            f"task.names=[{','.join(task.names)}]: answers are written by scoring.engine=local, and servers and vLLM are only "
+            "asked for log-probabilities. Leave out the tasks whose answers the model writes."
         )
     given = {f"task.samples={task.samples}": task.samples > 0, "task.p_true=true": task.p_true}
     given["task.preference=true"] = task.preference

@@ -87,7 +87,10 @@ def with_settings(origin: Provenance, prepared: PreparedRun, metric: MetricSetti
 
 
 def with_data(origin: Provenance, prepared: PreparedRun) -> Provenance:
-    """Return the provenance with the questions' number and origin; separately for full precision where that differs."""
+    """Return the provenance with the questions' number and origin, apart for full precision if they differ, and the servers."""
+    servers = {name: prepared.scorer.engine(model) for name, model in prepared.models.items()}
+    known = {name: server for name, server in servers.items() if server} | (origin.servers or {})
+    origin = origin.model_copy(update={"servers": known or None})
     origin = origin.model_copy(update={"questions": prepared.scorer.question_counts(prepared.scored)})
     if prepared.text:
         origin = origin.model_copy(update={"text": prepared.text.origin(prepared.scored)})

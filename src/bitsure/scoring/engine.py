@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bitsure.base.errors import UserError
+from bitsure.results.run_files import ServedOrigin
 from bitsure.scoring.journal import Journal, Limits
 from bitsure.scoring.requests import Request, Requests, Scored
 
@@ -28,6 +29,11 @@ class Engine(ABC):
         self.max_length = max_length
         self.tokens = 0
         """Tokens that were run so far, padding counted."""
+
+    @property
+    def origin(self) -> ServedOrigin | None:
+        """The program that runs the model and what a test of its answers measured; None where it is run here."""
+        return None
 
     @property
     @abstractmethod

@@ -6,7 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from typing_extensions import override
 
@@ -54,10 +54,15 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     rounding: InferenceRounding | None
     """The hooks that round its activations, keys and values; None if it has none."""
+    server: Server | None = None
+    """What runs it in another program: of the model itself only the config is here then."""
 
 
 class ModelSetup(ABC):
     """How a model is loaded, and which engine scores it."""
+
+    work: ClassVar[str]
+    """What the cost of its scoring is called, by which later work of the kind is estimated."""
 
     @abstractmethod
     def key(self, quantized: bool) -> dict[str, Any]:
@@ -91,6 +96,8 @@ class LocalSetup(ModelSetup):
     scoring: ScoringSettings
     dtype: str
     """The computing type, such as float32."""
+
+    work: ClassVar = "scoring"
 
     @override
     def key(self, quantized: bool) -> dict[str, Any]:

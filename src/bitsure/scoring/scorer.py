@@ -21,7 +21,7 @@ from bitsure.base.progress import progress
 from bitsure.base.resources import measured
 from bitsure.base.store import Store
 from bitsure.base.work import EntryCost, read_cost, scoring_cost, scoring_work, write_cost
-from bitsure.config.schema import ScoringSettings
+from bitsure.config.schema import VLLM, ScoringSettings
 from bitsure.hub.repositories import FILES
 from bitsure.models.locate import Source
 from bitsure.records.answer_units import answer_units
@@ -30,7 +30,7 @@ from bitsure.records.parquet import PROMPTS_SCHEMA, read_prompts, read_records, 
 from bitsure.records.record import SCHEMA, by_task, to_table
 from bitsure.records.text_units import with_units
 from bitsure.results import read, write
-from bitsure.results.run_files import QuestionCount
+from bitsure.results.run_files import QuestionCount, ServedOrigin
 from bitsure.scoring.journal import Journal, ResultJournal
 from bitsure.scoring.kept_prompts import PROMPTS_FILE, KeptPrompts
 from bitsure.scoring.question_source import QuestionSource, hash_of_questions
@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 FORMAT = 6  # of records in the store; one more whenever our code would make other records from the same key
 DATA_FILE = "data.json"  # beside a task's records: where its data came from
 RECORDS_FILE, GENERATIONS_FILE = "records.parquet", "generations.parquet"  # of choices and texts, and of written answers
+ENGINE_FILE = "engine.json"  # beside a task's records: the server, or vLLM in this process, that scored them
 COUNTS_FILE = "counts.json"  # beside a task's records: how many questions it has, and how many were asked
 
 
@@ -157,6 +158,11 @@ class Scorer:
             return {}
         return {task: count for file in files for task, count in read(file, dict[str, QuestionCount]).items()}
 
+    def engine(self, model: ScoredModel) -> ServedOrigin | None:
+        """Return the server, or vLLM in this process, that scored the first of a model's tasks; None for our own engine."""
+        files = [entry / ENGINE_FILE for entry in self._entries(model).values()]
+        return next((read(file, ServedOrigin) for file in files if file.is_file()), None)
+
     def write_prompts(self, model: ScoredModel, path: Path) -> None:
         """Write the prompts of all questions of a scored model into one file."""
         parts = [pq.read_table(entry / "prompts.parquet") for entry in self._entries(model).values()]
@@ -182,11 +188,15 @@ class Scorer:
         }
 
     def _setup(self, model: ScoredModel) -> ModelSetup:
-        if model.server is None:
-            return self.setup
-        from bitsure.scoring.served_setup import ServedSetup
+        if model.server:
+            from bitsure.scoring.served_setup import ServedSetup
 
-        return ServedSetup(model.server)
+            return ServedSetup(model.server)
+        if self.setup.scoring.engine == VLLM:
+            from bitsure.scoring.vllm_setup import VllmSetup
+
+            return VllmSetup(self.setup.scoring.vllm, self.setup.dtype)
+        return self.setup
 
     def _prompts_key(self, model: ScoredModel, name: str) -> dict[str, Any]:
         """Return the key of the hash of a task's prompts: what makes them, which is the same for all quantizers."""
@@ -285,11 +295,12 @@ class Scorer:
             write_prompts(entry / "prompts.parquet", evaluated.questions, evaluated.prompts)
             write_text(entry / DATA_FILE, json.dumps(self._loaded[name].data))
             write(entry / COUNTS_FILE, _question_counts(self._loaded[name], evaluated))
+            if (origin := lm.engine.origin) is not None:
+                write(entry / ENGINE_FILE, origin)
             if not resumed:
                 tokens = lm.tokens - tokens_before
                 work = scoring_work(lm.engine.parameters, tokens)
-                what = "served" if model.server else "scoring"
-                write_cost(entry, scoring_cost(what, use, work, tokens, len(evaluated.questions)))
+                write_cost(entry, scoring_cost(self._setup(model).work, use, work, tokens, len(evaluated.questions)))
         journals.remove()
 
 

@@ -1,15 +1,17 @@
-"""A model of a server in the place of one in memory: for the harness it is a config and a tokenizer."""
+"""A server in the place of a model in memory: for the harness it is a config and a tokenizer."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from typing_extensions import override
 
 from bitsure.base.versions import installed_version
+from bitsure.config.schema import SERVED
 from bitsure.models.load import empty_model
 from bitsure.models.locate import Source
 from bitsure.models.size import parameters_of
@@ -24,20 +26,16 @@ if TYPE_CHECKING:
 LIBRARIES = ("lm_eval", "datasets", "transformers", "tokenizers")  # that decide which tokens are sent
 
 
-@dataclass(frozen=True)
-class ServedSetup(ModelSetup):
-    """How a server's model is scored."""
+class ServerSetup(ModelSetup):
+    """How a model is scored that another program runs."""
 
-    server: Server
-
-    @override
-    def key(self, quantized: bool) -> dict[str, Any]:
-        libraries = {library: installed_version(library) for library in LIBRARIES}
-        return {"libraries": libraries, "context": self.server.context}  # which decides where prompts are cut
+    @abstractmethod
+    def start(self, source: Source, checkpoint: Path | None) -> Server:
+        """Return the program, tested; arguments are those of `load`."""
 
     @override
     def load(self, source: Source, checkpoint: Path | None) -> LoadedModel:
-        """Return the model's config and tokenizer: the weights are the server's."""
+        """Return the model's config and tokenizer, and the program that has its weights."""
         import torch
         from transformers import AutoConfig
 
@@ -47,13 +45,33 @@ class ServedSetup(ModelSetup):
             del config.quantization_config
         parameters = empty_model(source.path, trust).parameters
         stand_in = SimpleNamespace(config=config, device=torch.device("cpu"), parameters=parameters)
-        return LoadedModel(cast("PreTrainedModel", stand_in), source.load_tokenizer(), None)
+        model, tokenizer = cast("PreTrainedModel", stand_in), source.load_tokenizer()
+        return LoadedModel(model, tokenizer, None, self.start(source, checkpoint))
 
     @override
     def engine(self, loaded: LoadedModel, max_length: int) -> Engine:
-        context = self.server.context or max_length
-        return ServedEngine(self.server, context, parameters_of(loaded.model))
+        server = loaded.server
+        assert server is not None  # `load` has started it
+        return ServedEngine(server, server.context or max_length, parameters_of(loaded.model))
 
     @override
     def generator(self, loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         return None
+
+
+@dataclass(frozen=True)
+class ServedSetup(ServerSetup):
+    """How a server's model is scored."""
+
+    server: Server
+
+    work: ClassVar = SERVED
+
+    @override
+    def key(self, quantized: bool) -> dict[str, Any]:
+        libraries = {library: installed_version(library) for library in LIBRARIES}
+        return {"libraries": libraries, "context": self.server.context}  # which decides where prompts are cut
+
+    @override
+    def start(self, source: Source, checkpoint: Path | None) -> Server:
+        return self.server

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from typing_extensions import override
+
 from bitsure.base.errors import UserError
-from bitsure.base.plain_text import without_controls
 from bitsure.config.server_settings import KEY_VARIABLE, ServerAddress
+from bitsure.scoring.served.completion_service import CompletionService
 
 if TYPE_CHECKING:
     import httpx
@@ -21,14 +22,13 @@ MOST_TIMEOUTS = 2  # of one request
 LONGEST_WAIT = 60.0  # seconds, whatever the server asks for
 CONNECT_SECONDS = 10.0
 MOST_BYTES = 2**28  # of an answer
-LONGEST_QUOTE = 300  # characters of a server's own words
 
 
 class NotFound(UserError):
     """The server has no such address."""
 
 
-class CompletionsClient:
+class CompletionsClient(CompletionService):
     """Sends requests to one server.
 
     The key of the environment variable BITSURE_SERVER_KEY goes with each request and stands in no message.
@@ -42,6 +42,7 @@ class CompletionsClient:
     def __init__(self, address: ServerAddress, timeout: float, below: str = "") -> None:
         import httpx
 
+        super().__init__(address.given)
         self.address, self._timeout = address, timeout
         self._key = os.environ.get(KEY_VARIABLE, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
@@ -49,8 +50,6 @@ class CompletionsClient:
                 f"{KEY_VARIABLE}: the server's key has characters that no request can carry. A key of one line is needed, with "
                 "letters, digits and signs of ASCII."
             )
-        self.stopped = threading.Event()
-        """Set it to let no request be tried again."""
         self._http = httpx.Client(
             base_url=address.url.rstrip("/") + below,
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
@@ -63,6 +62,7 @@ class CompletionsClient:
         """Return the JSON object at an address; a server that is not there is refused at once."""
         return self._ask("GET", path, None, waits=())
 
+    @override
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Return the JSON object that the server answers; a request that fails is repeated, for about a minute.
 
@@ -148,14 +148,10 @@ class CompletionsClient:
             )
         return content
 
-    def refusal(self, reason: str) -> UserError:
-        """Return the error that says why this server is not scored with; the reason has no full stop at its end."""
-        return UserError(f"{self.address.given}: {reason}.")
-
+    @override
     def quoted(self, text: str) -> str:
         """Return a server's words for a message, cut, and without the key."""
-        words = " ".join(without_controls(text.replace(self._key, "…") if self._key else text).split())
-        return repr(words if len(words) <= LONGEST_QUOTE else f"{words[:LONGEST_QUOTE]}…")
+        return super().quoted(text.replace(self._key, "…") if self._key else text)
 
 
 def _asked_to_wait(reply: httpx.Response) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 
 from bitsure.base.errors import UserError
 from bitsure.scoring.served.completion import DIALECTS, Dialect, ScoredPrompt
-from bitsure.scoring.served.completions_client import CompletionsClient
+from bitsure.scoring.served.completion_service import CompletionService
 from bitsure.scoring.served.served_model import NO_PROMPT_LOGPROBS, ServedModel, finite
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class SelfTest:
         tolerance: The largest difference between two answers about one token that is accepted, nats.
     """
 
-    def __init__(self, client: CompletionsClient, name: str, tokenizer: PreTrainedTokenizerBase, tolerance: float) -> None:
+    def __init__(self, client: CompletionService, name: str, tokenizer: PreTrainedTokenizerBase, tolerance: float) -> None:
         self._client, self._name, self._tokenizer, self._tolerance = client, name, tokenizer, tolerance
         self.text: list[int] = tokenizer(TEXT)["input_ids"][:MOST_TOKENS]
         """Ordinary text, token ids."""

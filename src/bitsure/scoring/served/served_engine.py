@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing_extensions import override
 
 from bitsure.base.errors import UserError
+from bitsure.results.run_files import ServedOrigin
 from bitsure.scoring.engine import Engine
 from bitsure.scoring.journal import Journal, Limits
 from bitsure.scoring.requests import Request, Requests, Scored
@@ -35,6 +36,11 @@ class ServedEngine(Engine):
         super().__init__(context - WRITTEN - 1)
         self.server, self._parameters = server, parameters
         self._fits = 0  # tokens of the longest prompt that the server was seen to read
+
+    @property
+    @override
+    def origin(self) -> ServedOrigin:
+        return self.server.origin
 
     @property
     @override
@@ -105,7 +111,7 @@ class ServedEngine(Engine):
         try:
             model.score([(self.server.test.text * (tokens // len(self.server.test.text) + 1))[:tokens]])
         except UserError as error:
-            reason = str(error).removeprefix(f"{model.client.address.given}: ").rstrip(".")
+            reason = str(error).removeprefix(f"{model.client.given}: ").rstrip(".")
             raise model.client.refusal(
                 f"the server's context is said to have {self.max_length + WRITTEN + 1} tokens, and it does not read "
                 f"a prompt of {tokens}: {reason}. Start it with the whole context"
@@ -121,9 +127,9 @@ class ServedEngine(Engine):
         first = len(request[0])
         logprobs = finite(answer.logprobs[first:])
         if logprobs is None:
-            raise UserError(
-                f"{self.server.model.client.address.given}: the server gives a token of an answer the log-probability "
+            raise self.server.model.client.refusal(
+                "the server gives a token of an answer the log-probability "
                 f"{next(value for value in answer.logprobs[first:] if finite([value]) is None)}: its model is broken, or it "
-                "does not know all tokens."
+                "does not know all tokens"
             )
         return Scored(logprobs, all(answer.greedy[first:]))

