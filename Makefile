@@ -27,7 +27,8 @@ test-auto-gptq: setup-auto-gptq ## the tests of what touches libraries, in auto-
 test-polygraph: setup-polygraph ## the confidences of written answers beside lm-polygraph's, in an environment of its own
 	$(POLYGRAPH)/python -m pytest tests/metrics/test_polygraph.py $(ARGS)
 
-test-vllm: setup setup-vllm ## scores by vLLM's server beside our own, the server on the loopback (3.5 GB to install)
+test-vllm: setup setup-vllm ## scores by vLLM, as a server and in one process, beside our own (3.5 GB to install)
+	$(VLLM)/python -m pytest tests/scoring/test_vllm_in_process.py $(ARGS)
 	$(BIN)/python -m pytest tests/scoring/served/test_vllm.py $(ARGS)
 
 test-gpu: setup ## what needs a GPU: scoring, quantizing, memory, two runs on one (skipped without one; BITSURE_TEST_DEVICE=cpu)
@@ -141,7 +142,7 @@ setup-auto-gptq: .venv-auto-gptq/ready ## make auto-gptq's own environment
 	@touch $@
 
 setup-vllm: .venv-vllm/ready ## make vLLM's own environment, for CPUs
-.venv-vllm/ready: requirements-vllm.txt
+.venv-vllm/ready: requirements-vllm.txt pyproject.toml
 	@$(PYTHON) -m venv .venv-vllm
 	@echo "installing requirements-vllm.txt into .venv-vllm: this takes some minutes"
 	@$(VLLM)/python -m pip install --quiet --disable-pip-version-check -r requirements-vllm.txt

@@ -1,8 +1,9 @@
 """Our scoring against the harness's HFLM: `make bench-scoring` prints the tables and writes benchmarks/scoring.md.
 
 The same random requests go through both, on the same threads, in one process. HFLM runs at each of its batch sizes, the
-best one counts. The floor is the least multiply-adds that give the numbers (every distinct prefix once, the head where a
-token is scored, of the last block no more than that needs) at the rate of a matrix product measured in the same run.
+best one counts. Where vLLM's environment is there (`make setup-vllm`) it scores them too, in turns with both. The floor is
+the least multiply-adds that give the numbers (every distinct prefix once, the head where a token is scored, of the last
+block no more than that needs) at the rate of a matrix product measured in the same run.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import argparse
 import ctypes
 import gc
 import logging
+import math
 import platform
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.vllm_engine import PYTHON, VllmProcess
 from bitsure.base.files import write_text
 from bitsure.base.resources import watch_memory
 from bitsure.scoring.journal import Journal
@@ -91,8 +96,14 @@ def build_model(name: str, device: str, dtype: torch.dtype) -> torch.nn.Module:
     elif name in LLAMA:
         model = AutoModelForCausalLM.from_config(LlamaConfig(**LLAMA[name]))
     else:
-        model = AutoModelForCausalLM.from_pretrained(HERE.parent / "pocket" / "models" / name)
+        model = AutoModelForCausalLM.from_pretrained(directory_of(name))
     return model.to(device, dtype).eval()
+
+
+def directory_of(name: str) -> Path:
+    """Where a pocket model is, or a real one (`make real-models`)."""
+    embedded = HERE.parent / "pocket" / "models" / name
+    return embedded if embedded.is_dir() else HERE.parent / "real_models" / name
 
 
 def draw(shape: Shape, n: int, vocabulary: int, seed: int = 0) -> list[Request]:
@@ -165,7 +176,7 @@ def measured(lm, requests: list[Request]) -> tuple[float, float, list[float]]:
     return seconds, memory.rise, [logprob for logprob, _ in results]
 
 
-def compare(model: torch.nn.Module, shape: Shape, n: int, rate: float) -> dict:
+def compare(model: torch.nn.Module, shape: Shape, n: int, rate: float, vllm: VllmProcess | None) -> dict:
     """One row of the table."""
     from lm_eval.models.huggingface import HFLM
 
@@ -185,11 +196,11 @@ def compare(model: torch.nn.Module, shape: Shape, n: int, rate: float) -> dict:
 
     tried = {batch_size: theirs(batch_size) for batch_size in BATCH_SIZES}
     best = min(tried, key=lambda batch_size: tried[batch_size][0])
-    runs = [(ours(), theirs(best)) for _ in range(REPEATS)]  # in turns: the machine's load falls on both alike
-    mine, other = (np.median([run[side][0] for run in runs]) for side in (0, 1))
+    # in turns: the machine's load falls on all alike
+    runs = [(ours(), theirs(best), vllm.score(requests) if vllm else (math.nan, [])) for _ in range(REPEATS)]
+    mine, other, vllms = (float(np.median([run[side][0] for run in runs])) for side in (0, 1, 2))
     least = least_multiply_adds(model, requests)
-    floor = least / rate
-    apart = max(abs(a - b) for a, b in zip(runs[0][0][2], tried[best][2], strict=True))
+    floor, logprobs = least / rate, runs[0][0][2]
     return {
         "shape": shape.name,
         "questions": n,
@@ -201,8 +212,42 @@ def compare(model: torch.nn.Module, shape: Shape, n: int, rate: float) -> dict:
         "ours / floor": f"{mine / floor:.2f}",
         "peak HFLM, MB": f"{max(run[1][1] for run in runs) / 1e6:.0f}",
         "peak ours, MB": f"{max(run[0][1] for run in runs) / 1e6:.0f}",
-        "largest difference, nats": f"{apart:.1e}",
-    }
+        "largest difference, nats": f"{largest_difference(logprobs, tried[best][2]):.1e}",
+        "questions a second: ours, HFLM": f"{n / mine:.1f}, {n / other:.1f}",
+    } | (
+        {
+            "vLLM, s": f"{vllms:.2f}",
+            "vLLM, questions a second": f"{n / vllms:.1f}",
+            "vLLM / ours": f"{np.median([run[2][0] / run[0][0] for run in runs]):.2f}",
+            "vLLM, largest difference, nats": f"{largest_difference(logprobs, runs[0][2][1]):.1e}",
+        }
+        if vllm
+        else {}
+    )
+
+
+def largest_difference(ours: list[float], others: list[float]) -> float:
+    """Of the log-likelihoods of the same requests, nats."""
+    return max(abs(a - b) for a, b in zip(ours, others, strict=True))
+
+
+@contextmanager
+def vllm_of(name: str, model: torch.nn.Module, dtype: str, device: str) -> Iterator[VllmProcess | None]:
+    """The model as vLLM runs it; None where its environment is missing, or is not one for this device."""
+    if device != "cpu" or not PYTHON.exists():
+        yield None
+        return
+    from tests.builders.tokenizers import byte_tokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        directory = directory_of(name)
+        if not directory.is_dir():  # a random model
+            directory = Path(folder)
+            model.save_pretrained(directory)
+            byte_tokenizer().save_pretrained(directory)
+        process = VllmProcess(directory, dtype, torch.get_num_threads())
+        yield process
+        process.stop()
 
 
 def fixed_costs(model: torch.nn.Module, requests: list[Request], seconds: float) -> str:
@@ -230,7 +275,7 @@ def markdown(rows: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="opt-125m,pocket-1m,pocket-4m")
-    parser.add_argument("--times", type=int, default=1, help="as many questions; pocket models get ten times as many again")
+    parser.add_argument("--times", type=float, default=1, help="as many questions; pocket models get ten times as many again")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--out", type=Path, default=HERE / "scoring.md")
@@ -238,16 +283,18 @@ def main() -> None:
     logging.disable(logging.WARNING)
     text = [f"Made by `make bench-scoring`: torch {torch.__version__}, {arguments.dtype}, {arguments.device}, "]
     text[0] += f"{torch.get_num_threads()} threads. HFLM at its best batch size of {BATCH_SIZES}; medians of {REPEATS}. "
-    text[0] += "By arithmetic: how many times HFLM's multiply-adds, without its padding, are the least that give the numbers."
+    text[0] += "By arithmetic: how many times HFLM's multiply-adds, without its padding, are the least that give the numbers. "
+    text[0] += "vLLM 0.32.0 on as many threads (`make setup-vllm`), without compiled graphs."
     for name in arguments.models.split(","):
         model = build_model(name, arguments.device, getattr(torch, arguments.dtype))
         times = arguments.times * (10 if name.startswith("pocket") else 1)
         rate = multiply_adds_per_second(model)
         rows = []
-        for shape in SHAPES:
-            rows.append(compare(model, shape, times * shape.questions, rate))
-            print(name, rows[-1], flush=True)
-        requests = draw(SHAPES[0], times * SHAPES[0].questions, model.config.vocab_size)
+        with vllm_of(name, model, arguments.dtype, arguments.device) as vllm:
+            for shape in SHAPES:
+                rows.append(compare(model, shape, max(1, round(times * shape.questions)), rate, vllm))
+                print(name, rows[-1], flush=True)
+        requests = draw(SHAPES[0], max(1, round(times * SHAPES[0].questions)), model.config.vocab_size)
         text += [f"## {name}", f"A matrix product runs at {rate / 1e9:.1f} billion multiply-adds a second.", markdown(rows)]
         text += [fixed_costs(model, requests, float(rows[0]["ours, s"]))]
     report = "\n\n".join(text) + "\n"

@@ -31,3 +31,15 @@ def lay_out(requests: dict):
     from bitsure.scoring.local.rows import trees
 
     return trees(requests, 64, 10_000)
+
+
+def three_shapes() -> dict[str, list]:
+    """200 requests of three shapes; a third of the last shape's are longer than a context of 640 tokens."""
+    rng = random.Random(0)
+    draw = lambda n: [rng.randrange(5, 1000) for _ in range(n)]  # noqa: E731
+    short, middle = [draw(30) for _ in range(17)], [draw(60) for _ in range(17)]
+    return {
+        "one token": [(context, [token]) for context in short for token in draw(4)][:67],
+        "several tokens": [(context, draw(3 + i)) for context in middle for i in range(4)][:67],
+        "long": [(draw(rng.randrange(300, 800)), draw(5)) for _ in range(66)],
+    }

@@ -38,6 +38,7 @@ from bitsure.config.schema import (
 )
 from bitsure.config.server_settings import ServerSettings
 from bitsure.config.text import TextSettings
+from bitsure.config.vllm_settings import VllmSettings
 from bitsure.metrics.written_answers import answer_set
 from bitsure.models.facts import transformers_major_version
 from bitsure.quantize.calibration.calibration_text import locate_text
@@ -61,10 +62,12 @@ from bitsure.results import Labels
 from bitsure.run import pipeline
 from bitsure.run.preparation import prepare
 from bitsure.scoring.served.served_engine import ServedEngine
+from bitsure.scoring.vllm_setup import VllmSetup
 from bitsure.sweep.launch import cell_process as cells
 from bitsure.sweep.launch.cell_line import CellLine
 from bitsure.sweep.launch.composing import ComposedCell, repeated
 from bitsure.tasks.harness_tasks import load_tasks
+from tests.builders.fake_vllm import install_vllm
 from tests.builders.loopback_server import serve_completions
 from tests.builders.marks import GPTQ_LIBRARY
 from tests.builders.settings import METRIC
@@ -98,6 +101,7 @@ SECTIONS = (
     RetrievalSettings,
     TextSettings,
     ServerSettings,
+    VllmSettings,
 )
 SECTIONS += (
     ScoringSettings,
@@ -213,6 +217,8 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, tiny_llama, calib_f
         weights = ServedWeights(url=server.url, served_name="tiny-awq")
         prepared = prepare(config(weights, full, own, "disabled"), tmp_path / "log", Memo())
         ServedEngine(prepared.scored.server, 64, 1).score([([5, 6], [7])])
+    install_vllm(monkeypatch)
+    VllmSetup(ScoringSettings(), "float32").load(prepared.source, None)
     (tmp_path / "cell").mkdir()
     line = CellLine(tmp_path / "cell", tmp_path, Labels(model="tiny", quantizer="rtn4"))
     ended = SimpleNamespace(start=lambda: None, is_alive=lambda: False, join=lambda: None, exitcode=0)

@@ -9,7 +9,7 @@ from bitsure.results.run_files import Machine, ModelOrigin, ServedOrigin
 CONFIG = {"/a/config.json": "1", "/a/tokenizer.json": "2"}
 
 
-def origin(files, url=None, weights=None, context=None):
+def origin(files, url=None, weights=None, context=None, in_process=False):
     model = ModelOrigin(
         name="tiny",
         series=None,
@@ -29,6 +29,7 @@ def origin(files, url=None, weights=None, context=None):
         "context": context,
         "reference": "",
         "stated": {},
+        "in_process": in_process,
     }
     return Provenance(
         command=[],
@@ -39,7 +40,7 @@ def origin(files, url=None, weights=None, context=None):
         machine=Machine(system="", processor="", cores=None, threads=None),
         model=model,
         weights=weights,
-        servers={"full precision": ServedOrigin(url=url, name="tiny", **facts)} if url else None,
+        servers={"quantized" if weights else "full precision": ServedOrigin(url=url, name="tiny", **facts)} if url else None,
     )
 
 
@@ -58,6 +59,14 @@ def test_otherwise_more_differs_or_nothing():
     assert engine_parity(here, origin(CONFIG | {"/a/config.json": "4"}, "http://a/v1")) is None
     assert engine_parity(origin(CONFIG, weights={"quant": {}}), served) is None
     assert engine_parity(None, served) is None
+
+
+def test_quantized_weights_by_our_engine_and_by_vllms_kernels_differ_in_the_engine_alone():
+    weights = {"quant": {"method": "gptq"}}
+    here, vllm = origin(CONFIG, weights=weights), origin(CONFIG, "vLLM 0.32.0", weights, in_process=True)
+    engines = "the first run's model was run here in float32, the second's run here by vLLM 0.32.0 in float32"
+    assert engine_parity(here, vllm) == f"Only the engine differs: {engines}."
+    assert "does not show its weights" not in served_lines(vllm)[0]
 
 
 def test_the_context_of_a_server_is_stated():

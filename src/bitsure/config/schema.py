@@ -138,7 +138,7 @@ class ScoringSettings:
 
     engine: str = "local"  # what runs models that have no model.url or quant.url: local (bitsure's own) or vllm; served: none
     share: bool = True  # run text that questions share once; false: one plain pass for each
-    dequantize: bool = True  # unpack quantized weights once, which is faster; false: the packed kernels of gptqmodel
+    dequantize: bool = True  # unpack quantized weights once, which is faster; false: packed kernels
     vllm: VllmSettings = field(default_factory=VllmSettings)
 
     def __post_init__(self) -> None:

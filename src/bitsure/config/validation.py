@@ -107,7 +107,7 @@ def _check_together(config: Config) -> None:
         )
     if config.model.device_map is not None:
         raise UserError("scoring.dequantize=false: packed kernels run on one device. Leave out model.device_map.")
-    if not config.quant.has_packed_kernels:
+    if not config.quant.has_packed_kernels and config.scoring.engine != VLLM:
         raise UserError(
             "scoring.dequantize=false: only checkpoints of quant.backend=gptqmodel run on packed kernels. "
             "Leave it out for this quantizer."
@@ -134,7 +134,6 @@ def _check_engine(config: Config) -> None:
         "attribution.measure=true": config.attribution.measure,
         f"control.seeds={config.control.seeds}": config.control.seeds > 0,
         "scoring.share=false": not config.scoring.share,
-        "scoring.dequantize=false": not config.scoring.dequantize,
         f"model.device={config.model.device}": config.model.device != "auto",
         f"model.device_map={config.model.device_map}": config.model.device_map is not None,
     }

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from bitsure.base.errors import UserError, at_least
 
+MIN_CONTEXT = 128  # tokens, which the test before the first question needs
+
 
 @dataclass
 class VllmSettings:
@@ -25,7 +27,7 @@ class VllmSettings:
         for key in ("tensor_parallel", "pipeline_parallel", "questions"):
             at_least(f"scoring.vllm.{key}", getattr(self, key), 1)
         if self.context is not None:
-            at_least("scoring.vllm.context", self.context, 8)
+            at_least("scoring.vllm.context", self.context, MIN_CONTEXT)
         if not 0 < self.memory_share <= 1:
             raise UserError(f"scoring.vllm.memory_share={self.memory_share}: a number above 0 and up to 1.")
         if not self.tolerance > 0:

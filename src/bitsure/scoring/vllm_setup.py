@@ -1,4 +1,4 @@
-"""Scoring by vLLM in this process: full precision as it is published, quantized weights in a layout that vLLM loads."""
+"""Scoring by vLLM in this process: full precision as it is published, quantized weights unpacked or in a published layout."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 from typing_extensions import override
 
 from bitsure.base.files import hash_json
-from bitsure.config.schema import VLLM
+from bitsure.config.schema import VLLM, ScoringSettings
 from bitsure.config.server_settings import ServerSettings
-from bitsure.config.vllm_settings import VllmSettings
 from bitsure.models.facts import context_length
 from bitsure.models.locate import Source
-from bitsure.quantize.checkpoint.publish import publish
+from bitsure.quantize.checkpoint.publish import publish, write_unpacked
+from bitsure.quantize.layouts.compressed_tensors import CompressedTensorsLayout
 from bitsure.results.run_files import ServedOrigin
 from bitsure.scoring.scored_model import version
 from bitsure.scoring.served.self_test import SelfTest, mean_distance
@@ -28,7 +28,7 @@ from bitsure.scoring.served_setup import LIBRARIES, ServerSetup
 class VllmSetup(ServerSetup):
     """How vLLM runs models in this process."""
 
-    settings: VllmSettings
+    scoring: ScoringSettings
     dtype: str
     """The computing type, such as float32."""
 
@@ -36,23 +36,25 @@ class VllmSetup(ServerSetup):
 
     @override
     def key(self, quantized: bool) -> dict[str, Any]:
+        settings = self.scoring.vllm
         return {
             "engine": VLLM,
             "dtype": self.dtype,
-            "context": self.settings.context,  # which decides where prompts are cut
-            "parallel": [self.settings.tensor_parallel, self.settings.pipeline_parallel],
+            "context": settings.context,  # which decides where prompts are cut
+            "parallel": [settings.tensor_parallel, settings.pipeline_parallel],
+            "packed_kernels": quantized and not self.scoring.dequantize,
             "libraries": {library: version(library) for library in (*LIBRARIES, "torch")} | {VLLM: installed_version()},
         }
 
     @override
     def start(self, source: Source, checkpoint: Path | None) -> Server:
         """Let vLLM load the model, and test what it answers as a server's answers are."""
-        source.check_content()
+        settings = self.scoring.vllm
+        context = settings.context or context_length(source.path)
         with tempfile.TemporaryDirectory() as folder:
-            directory = _loadable(source, checkpoint, Path(folder))
-            context = self.settings.context or context_length(source.path)
-            program = VllmProgram(directory, self.settings, self.dtype, context, source.settings.trust_remote_code)
-        test = SelfTest(program, source.name, source.load_tokenizer(), self.settings.tolerance)
+            directory = self._loadable(source, checkpoint, Path(folder))
+            program = VllmProgram(directory, settings, self.dtype, context, source.settings.trust_remote_code)
+        test = SelfTest(program, source.name, source.load_tokenizer(), settings.tolerance)
         result = test.run()
         origin = ServedOrigin(
             url=program.name,
@@ -65,16 +67,20 @@ class VllmSetup(ServerSetup):
             stated=program.stated,
             in_process=True,
         )
-        asked = ServerSettings(concurrency=1, prompts=self.settings.questions, tolerance=self.settings.tolerance)
+        asked = ServerSettings(concurrency=1, prompts=settings.questions, tolerance=settings.tolerance)
         spread = max(mean_distance(result.reference, answer) for answer in result.answers)
         return Server(asked, test.model, test, result.reference, spread, origin, context, key={})
 
-
-def _loadable(source: Source, checkpoint: Path | None, folder: Path) -> Path:
-    """Return a directory that vLLM loads: the model's, a published checkpoint, or the weights written into `folder` as one."""
-    if checkpoint is None:
-        return source.path
-    if (checkpoint / "config.json").is_file():
-        return checkpoint
-    publish(source, checkpoint, folder, f"{source.name}, quantized")
-    return folder
+    def _loadable(self, source: Source, checkpoint: Path | None, folder: Path) -> Path:
+        """Return a directory that vLLM loads: what is here already, or the quantized model written into `folder`."""
+        label = f"{source.name}, quantized,"
+        if checkpoint is None:
+            source.check_content()
+            return source.path
+        if self.scoring.dequantize:
+            write_unpacked(source, checkpoint, folder, label, self.dtype)
+            return folder
+        if (checkpoint / "config.json").is_file():  # a published layout
+            return checkpoint
+        publish(source, checkpoint, folder, label, CompressedTensorsLayout.quant_method)
+        return folder

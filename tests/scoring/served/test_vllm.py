@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import socket
 import subprocess
 import time
@@ -24,6 +23,7 @@ from bitsure.scoring.served.completion import DIALECTS
 from bitsure.scoring.served.completions_client import CompletionsClient
 from bitsure.scoring.served.served_engine import ServedEngine
 from bitsure.scoring.served.server import contact
+from tests.builders.requests import three_shapes
 
 PYTHON = PROJECT / ".venv-vllm" / "bin" / "python"
 MODEL = PROJECT / "pocket" / "models" / "pocket-llama-1m"
@@ -64,18 +64,6 @@ def vllm(tmp_path_factory):
             server.wait(60)
 
 
-def questions() -> dict[str, list]:
-    """200 requests of three shapes; a third of the last shape's are longer than the model's context of 640 tokens."""
-    rng = random.Random(0)
-    draw = lambda n: [rng.randrange(5, 1000) for _ in range(n)]  # noqa: E731
-    short, middle = [draw(30) for _ in range(17)], [draw(60) for _ in range(17)]
-    return {
-        "one token": [(context, [token]) for context in short for token in draw(4)][:67],
-        "several tokens": [(context, draw(3 + i)) for context in middle for i in range(4)][:67],
-        "long": [(draw(rng.randrange(300, 800)), draw(5)) for _ in range(66)],
-    }
-
-
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 def test_log_probabilities_are_those_of_the_local_engine(vllm, dialect, tmp_path, monkeypatch):
     monkeypatch.setattr(self_test, "DIALECTS", (dialect,))
@@ -85,7 +73,7 @@ def test_log_probabilities_are_those_of_the_local_engine(vllm, dialect, tmp_path
     assert server.origin.nondeterminism < TOLERANCE and server.origin.inconsistency < TOLERANCE
     served = ServedEngine(server, server.context, 1)
     local = LocalEngine(load_model(MODEL, "float32")[0], served.max_length)
-    for shape, requests in questions().items():
+    for shape, requests in three_shapes().items():
         answers, expected = served.score(requests), local.score(requests)
         differences = [
             np.abs(np.subtract(answer.token_logprobs, other.token_logprobs)).max()

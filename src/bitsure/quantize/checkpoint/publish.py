@@ -1,4 +1,4 @@
-"""Write quantized weights in a published layout, as transformers and vLLM load them."""
+"""Write quantized models as other programs load them: in a published layout, or with ordinary weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from bitsure.models.weight_files import weight_files
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
     from bitsure.quantize.weights import IntegerWeight
 
 EXPORTABLE = (
@@ -42,31 +44,15 @@ def publish(source: Source, checkpoint: Path, out: Path, label: str, format_name
     """
     from safetensors.torch import save_file
 
-    from bitsure.models.load import load_model
-    from bitsure.quantize.checkpoint.apply_checkpoint import put_into
-    from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
     from bitsure.quantize.layouts.known import layout_of
-    from bitsure.quantize.walk.mixtures import separate_experts
     from bitsure.quantize.weights.integer import GPTQ_TENSORS
 
-    source.check_content()
-    model, tokenizer = load_model(source.path, own_dtype(source.settings, source.path), "cpu", source.settings)
-    separate_experts(model)  # Layouts name each expert's layers.
-    contents = load_checkpoint(checkpoint, model)
+    model, tokenizer, contents = _quantized(source, checkpoint, label, own_dtype(source.settings, source.path), separate=True)
     weights = {name: cast("IntegerWeight", weight) for name, weight in contents.weights.items() if weight.fits_gptq}
     if missing := contents.weights.keys() - weights.keys():
         first = min(missing)
         needs = ", ".join(sorted(contents.weights[first].tensors().keys() - GPTQ_TENSORS))
         raise UserError(f"{label} needs {needs} in {first}, which no layout has. {EXPORTABLE}.")
-    scheme = contents.scheme
-    if scheme.activations or scheme.kv or scheme.divisions or scheme.reassembled or scheme.rotations.inputs:
-        raise UserError(f"{label} changes layers' inputs while the model runs, which no layout can say. {EXPORTABLE}.")
-    own = model.state_dict().keys()
-    put_into(model, checkpoint)
-    if added := sorted(model.state_dict().keys() - own):
-        raise UserError(
-            f"{label}: rotating the model gave it {added[0]}, for which other programs' {type(model).__name__} has no place."
-        )
     tensors, settings = _lay_out(model, weights, label, format_name)
     others = {name: tensor for name, tensor in _without_ties(model).items() if name.removesuffix(".weight") not in weights}
     published = _published_names(source, model, weights) if layout_of(settings, out).published_names else {}
@@ -80,6 +66,53 @@ def publish(source: Source, checkpoint: Path, out: Path, label: str, format_name
     shutil.copymode(out / "config.json", out / "model.safetensors")  # safetensors lets nobody else read its files
     _check_read_back(out, {_published(name, published): weight for name, weight in weights.items()})
     return settings
+
+
+def write_unpacked(source: Source, checkpoint: Path, out: Path, label: str, dtype: str) -> None:
+    """Write a quantized model with ordinary weights of a type, which every program loads that loads full precision.
+
+    Args and Raises: as for `publish`.
+    """
+    model, tokenizer, _ = _quantized(source, checkpoint, label, dtype, separate=False)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def _quantized(
+    source: Source, checkpoint: Path, label: str, dtype: str, separate: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, CheckpointContents]:
+    """Return a quantized model in main memory, its tokenizer, and the checkpoint's contents.
+
+    Args:
+        source: The full-precision model.
+        checkpoint: Its quantized weights.
+        label: What to call the weights in messages.
+        dtype: The type of the weights.
+        separate: Whether experts become layers of their own, each of which layouts name.
+
+    Raises:
+        UserError: If the checkpoint changes more than weights.
+    """
+    from bitsure.models.load import load_model
+    from bitsure.quantize.checkpoint.apply_checkpoint import put_into
+    from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
+    from bitsure.quantize.walk.mixtures import separate_experts
+
+    source.check_content()
+    model, tokenizer = load_model(source.path, dtype, "cpu", source.settings)
+    if separate:
+        separate_experts(model)
+    contents = load_checkpoint(checkpoint, model)
+    scheme = contents.scheme
+    if scheme.activations or scheme.kv or scheme.divisions or scheme.reassembled or scheme.rotations.inputs:
+        raise UserError(f"{label} changes layers' inputs while the model runs, which no layout can say. {EXPORTABLE}.")
+    own = model.state_dict().keys()
+    put_into(model, checkpoint)
+    if added := sorted(model.state_dict().keys() - own):
+        raise UserError(
+            f"{label}: rotating the model gave it {added[0]}, for which other programs' {type(model).__name__} has no place."
+        )
+    return model, tokenizer, contents
 
 
 def _published_names(source: Source, model: nn.Module, layers: Collection[str]) -> dict[str, str]:

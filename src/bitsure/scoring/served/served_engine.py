@@ -74,6 +74,7 @@ class ServedEngine(Engine):
         size = self.server.settings.prompts
         batches = [waiting[start : start + size] for start in range(0, len(waiting), size)]
         unchecked: list[dict[int, Scored]] = []
+        checked_after = 1 if self.origin.in_process else CHECKED_AFTER
         with ThreadPoolExecutor(self.server.settings.concurrency) as pool:
             running: set[Future[dict[int, Scored]]] = set()
             try:
@@ -82,7 +83,7 @@ class ServedEngine(Engine):
                         running.add(pool.submit(self._score, {i: requests[i] for i in batches.pop(0)}))
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     unchecked += [future.result() for future in done]
-                    if len(unchecked) >= CHECKED_AFTER or not (batches or running):
+                    if len(unchecked) >= checked_after or not (batches or running):
                         self._check_same(journal)
                         for scored in unchecked:
                             self.tokens += sum(sum(map(len, requests[i])) for i in scored)
@@ -95,6 +96,8 @@ class ServedEngine(Engine):
 
     def _check_same(self, journal: Journal) -> None:
         """Raise UserError, and remove the journal, if the server has another model than at the beginning."""
+        if self.origin.in_process:  # which has one model as long as it runs
+            return
         if (change := self.server.serves_another()) is not None:
             journal.remove()
             raise self.server.model.client.refusal(

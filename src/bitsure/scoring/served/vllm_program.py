@@ -54,7 +54,7 @@ class VllmProgram(CompletionService):
                 enforce_eager=settings.eager,
                 seed=0,
             )
-        except (ValueError, RuntimeError, NotImplementedError) as error:  # vLLM has no errors of its own for these
+        except (ValueError, RuntimeError, AttributeError) as error:  # vLLM's, also for a kernel that this CPU's build lacks
             raise self.refusal(
                 f"{self.name} does not run {directory}: {self.quoted(str(error))}. libraries.log has its messages; "
                 "scoring.engine=local runs what transformers loads"

@@ -1,0 +1,89 @@
+"""A stand-in for the package vllm: its LLM gives log-probabilities without weights, and remembers what it was given."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+
+from bitsure.scoring.served import vllm_program
+from tests.builders.loopback_server import Logprobs, hashed_logprobs
+from tests.builders.tokenizers import byte_tokenizer
+
+
+@dataclass
+class VllmCalls:
+    """What vLLM was given, and how it answers."""
+
+    logprobs: Logprobs = hashed_logprobs
+    refuses: str | None = None  # every model, with these words
+    stops_after: int | None = None  # calls of generate
+    models: list[dict] = field(default_factory=list)
+    configs: list[dict] = field(default_factory=list)  # of the models
+    prompts: list[list[list[int]]] = field(default_factory=list)
+
+
+def install_vllm(monkeypatch, **settings) -> VllmCalls:
+    """Put the stand-in in vLLM's place."""
+    calls = VllmCalls(**settings)
+    package = ModuleType("vllm")
+    package.SamplingParams = SimpleNamespace
+
+    class LLM:
+        def __init__(self, **given):
+            if calls.refuses:
+                raise ValueError(calls.refuses)
+            calls.models.append(given)
+            calls.configs.append(json.loads((Path(given["model"]) / "config.json").read_text()))
+            config = SimpleNamespace(
+                device_config=SimpleNamespace(device_type="cpu"),
+                model_config=SimpleNamespace(dtype="torch.float32", quantization=None, enforce_eager=given["enforce_eager"]),
+                cache_config=SimpleNamespace(cache_dtype="auto", enable_prefix_caching=given["enable_prefix_caching"]),
+                parallel_config=SimpleNamespace(
+                    tensor_parallel_size=given["tensor_parallel_size"],
+                    pipeline_parallel_size=given["pipeline_parallel_size"],
+                    distributed_executor_backend=given["distributed_executor_backend"],
+                ),
+            )
+            self.llm_engine = SimpleNamespace(vllm_config=config)
+
+        def generate(self, prompts, settings, use_tqdm):
+            if calls.stops_after is not None and len(calls.prompts) >= calls.stops_after:
+                raise KeyboardInterrupt
+            ids = [prompt["prompt_token_ids"] for prompt in prompts]
+            calls.prompts.append(ids)
+            return [_answer(prompt, calls.logprobs(prompt), settings) for prompt in ids]
+
+    package.LLM = LLM
+    monkeypatch.setitem(sys.modules, "vllm", package)
+    monkeypatch.setattr(vllm_program, "version", lambda package: "0.32.0")
+    return calls
+
+
+_TOKENIZER = functools.cache(byte_tokenizer)
+
+
+def _answer(ids: list[int], table: np.ndarray, settings) -> SimpleNamespace:
+    written = int(table[-1].argmax())
+    first = {written: _known(table[-1], written)}
+    prompt = [
+        None,
+        *(
+            {token: _known(row, token), best: _known(row, best)}
+            for row, token in zip(table[:-1], ids[1:], strict=True)
+            for best in [int(row.argmax())]
+        ),
+    ]
+    output = SimpleNamespace(text="", token_ids=[written], logprobs=[first] if settings.logprobs is not None else None)
+    known = prompt if settings.prompt_logprobs is not None else None
+    return SimpleNamespace(prompt_token_ids=ids, prompt_logprobs=known, outputs=[output])
+
+
+def _known(row: np.ndarray, token: int) -> SimpleNamespace:
+    word = _TOKENIZER().decode([token])
+    return SimpleNamespace(logprob=float(row[token]), rank=int((row > row[token]).sum()) + 1, decoded_token=word)

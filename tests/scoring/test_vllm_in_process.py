@@ -1,0 +1,102 @@
+"""vLLM itself in this process, in its environment (`make test-vllm`): the local engine's numbers, and what it loads of ours."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from bitsure.config.paths import PROJECT
+from bitsure.config.schema import VLLM, ScoringSettings
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed: make test-vllm"),
+]
+MODEL = PROJECT / "pocket" / "models" / "pocket-llama-1m"
+CONTEXT = 640
+TOLERANCE = 1e-4  # nats, in float32
+VARIABLES = {  # vLLM's workers in this process, on its threads
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
+GPTQ = {"group_size": 64, "symmetric": True, "backend": "gptqmodel", "desc_act": False, "damp_percent": 0.01}
+UNPACKED = {"rtn3": Rtn(3, 64, False), "gptq4 of gptqmodel": Gptq(bits=4, **GPTQ), "q4_0": LlamaCpp("q4_0", imatrix=False)}
+# Packed weights → what vLLM's build without AVX-512 says; with it the first three are computed by its 4-bit kernel.
+PACKED = {
+    "rtn4": (Rtn(4, 64, True), "cpu_gemm_wna16"),
+    "rtn4, asymmetric": (Rtn(4, 64, False), "cpu_gemm_wna16"),
+    "gptq4 of gptqmodel": (Gptq(bits=4, **GPTQ), "cpu_gemm_wna16"),
+    "rtn8": (Rtn(8, 64, True), "uint8b128"),
+    "gptq8 of gptqmodel": (Gptq(bits=8, **GPTQ), "uint8b128"),
+}
+HALF = 0.5  # nats, of kernels that compute in bfloat16
+
+
+@pytest.fixture(scope="module")
+def source():
+    return locate_model(ModelSettings(path=str(MODEL)), None)
+
+
+@pytest.fixture
+def engine_of(source, monkeypatch):
+    """A function that lets vLLM run the pocket Llama, or its quantized weights."""
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+
+    def make(checkpoint=None, dtype="float32", dequantize=True):
+        setup = VllmSetup(ScoringSettings(VLLM, dequantize=dequantize, vllm=VllmSettings(eager=True)), dtype)
+        return setup.engine(setup.load(source, checkpoint), CONTEXT)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def checkpoint_of(tmp_path_factory, calib_file):
+    """A function that quantizes the pocket Llama."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    return lambda quant: ensure_quantized(plan(MODEL, quant, calib_file), store, store.root / "log").checkpoint
+
+
+def differences(engine, checkpoint, requests) -> list[float]:
+    """The largest difference from the local engine's log-probabilities in each request, nats."""
+    model = load_model(MODEL, "float32")[0]
+    if checkpoint:
+        put_into(model, checkpoint)
+    expected = LocalEngine(model, engine.max_length).score(requests)
+    pairs = zip(engine.score(requests), expected, strict=True)
+    return [np.abs(np.subtract(ours.token_logprobs, local.token_logprobs)).max() for ours, local in pairs]
+
+
+def test_log_probabilities_are_those_of_the_local_engine(engine_of):
+    engine = engine_of()
+    assert engine.origin.nondeterminism < TOLERANCE and engine.origin.inconsistency < TOLERANCE
+    for shape, requests in three_shapes().items():
+        assert max(differences(engine, None, requests)) < TOLERANCE, shape
+
+
+@pytest.mark.parametrize("name", UNPACKED)
+def test_unpacked_weights_score_as_here(name, engine_of, checkpoint_of):
+    checkpoint = checkpoint_of(UNPACKED[name])
+    assert max(differences(engine_of(checkpoint), checkpoint, three_shapes()["several tokens"])) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_which_packed_weights_vllms_kernels_run(name, engine_of, checkpoint_of):
+    quant, reason = PACKED[name]
+    checkpoint = checkpoint_of(quant)
+    if quant.bits == 4 and torch.cpu._is_avx512_supported():
+        engine = engine_of(checkpoint, "bfloat16", dequantize=False)
+        assert np.median(differences(engine, checkpoint, three_shapes()["several tokens"])) < HALF
+        return
+    with pytest.raises(UserError, match=reason):
+        engine_of(checkpoint, "bfloat16", dequantize=False)
+
+
+def test_gguf_blocks_have_no_layout_that_vllm_reads(engine_of, checkpoint_of):
+    with pytest.raises(UserError, match="which no layout has"):
+        engine_of(checkpoint_of(UNPACKED["q4_0"]), dequantize=False)

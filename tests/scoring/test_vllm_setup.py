@@ -1,0 +1,119 @@
+"""vLLM in this process (a stand-in for it): what it is given, what it scores, where it goes on, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bitsure.base.errors import NotInstalled, UserError
+from bitsure.base.store import Store
+from bitsure.config.model import ModelSettings
+from bitsure.config.schema import VLLM, ScoringSettings
+from bitsure.config.vllm_settings import VllmSettings
+from bitsure.models.locate import locate_model
+from bitsure.quantize.make import ensure_quantized
+from bitsure.quantize.native.rtn import Rtn
+from bitsure.scoring.journal import Journal
+from bitsure.scoring.served.vllm_program import installed_version
+from bitsure.scoring.vllm_setup import VllmSetup
+from tests.builders.fake_vllm import install_vllm
+from tests.builders.loopback_server import hashed_logprobs
+from tests.builders.plans import plan
+from tests.builders.requests import some_requests
+
+
+@pytest.fixture
+def engine_of(tiny_model):
+    """A function that makes the engine of a model, or of its quantized weights, from settings."""
+    source = locate_model(ModelSettings(path=str(tiny_model)), None)
+
+    def make(checkpoint=None, dequantize=True, **settings):
+        setup = VllmSetup(ScoringSettings(VLLM, dequantize=dequantize, vllm=VllmSettings(**settings)), "float32")
+        return setup.engine(setup.load(source, checkpoint), 1024)
+
+    return make
+
+
+def test_vllm_gets_the_settings_and_its_log_probabilities_are_the_scores(engine_of, tiny_model, monkeypatch):
+    calls = install_vllm(monkeypatch)
+    given = {"tensor_parallel": 2, "pipeline_parallel": 3, "ray": True, "memory_share": 0.5, "context": 128, "eager": True}
+    engine = engine_of(**given, prefix_caching=False, questions=8)
+    requests = [([5, 6, 7], [8, 9]), ([5, 6, 7], [8]), (list(range(3, 203)), [4, 5])]
+    results, (context, continuation) = engine.score(requests), requests[0]
+    table = hashed_logprobs(context + continuation)
+    expected = [table[place - 1, token] for place, token in enumerate(continuation, len(context))]
+    assert results[0].token_logprobs == pytest.approx(expected)
+    longest = max(len(prompt) for prompts in calls.prompts for prompt in prompts)
+    assert longest == engine.max_length + 1 == 127  # one token is written after it
+    assert calls.models == [
+        {
+            "model": str(tiny_model),
+            "dtype": "float32",
+            "max_model_len": 128,
+            "trust_remote_code": False,
+            "tensor_parallel_size": 2,
+            "pipeline_parallel_size": 3,
+            "distributed_executor_backend": "ray",
+            "gpu_memory_utilization": 0.5,
+            "enable_prefix_caching": False,
+            "enforce_eager": True,
+            "seed": 0,
+        }
+    ]
+    origin = engine.origin
+    assert (origin.url, origin.name, origin.in_process, origin.context) == ("vLLM 0.32.0", tiny_model.name, True, 128)
+    assert origin.nondeterminism == 0 and origin.inconsistency == pytest.approx(0)
+    assert origin.stated["executor"] == "ray" and origin.stated["dtype"] == "float32"
+
+
+def test_a_run_that_stops_keeps_all_but_the_questions_under_way(engine_of, tmp_path, monkeypatch):
+    requests, calls = some_requests(20), install_vllm(monkeypatch)
+    engine, journal = engine_of(questions=4), Journal(tmp_path / "journal")
+    calls.stops_after = len(calls.prompts) + 4  # a prompt of the longest one's length, and three times four questions
+    with pytest.raises(KeyboardInterrupt):
+        engine.score(requests, journal=journal)
+    assert len(journal) == 3 * 4
+    calls.stops_after, before = None, len(calls.prompts)
+    results = engine_of(questions=4).score(requests, journal=Journal(tmp_path / "journal"))
+    asked = [prompt for prompts in calls.prompts[before:] for prompt in prompts]
+    again = [request for request in requests if request[0] + request[1] in asked]
+    assert len(again) == len(requests) - 3 * 4
+    assert results == engine_of().score(requests)
+
+
+@pytest.mark.parametrize("dequantize", [True, False])
+def test_quantized_weights_are_unpacked_or_written_in_a_layout_that_vllm_loads(
+    dequantize, engine_of, tiny_model, calib_file, tmp_path, monkeypatch
+):
+    calls = install_vllm(monkeypatch)
+    made = ensure_quantized(plan(tiny_model, Rtn(4, 32, True), calib_file), Store(tmp_path / "store"), tmp_path / "log")
+    engine_of(made.checkpoint, dequantize)
+    method = calls.configs[0].get("quantization_config", {}).get("quant_method")
+    assert method == (None if dequantize else "compressed-tensors")
+    assert not Path(calls.models[0]["model"]).exists()  # nothing is left on the disk
+
+
+def test_what_vllm_does_not_run_is_refused_in_its_words(engine_of, monkeypatch):
+    install_vllm(monkeypatch, refuses="uint8b128 is not supported")
+    with pytest.raises(UserError, match=r"scoring.engine=vllm: vLLM 0.32.0 does not run .*'uint8b128 is not supported'"):
+        engine_of()
+
+
+def test_messages_speak_of_vllm_and_not_of_a_server(engine_of, monkeypatch):
+    install_vllm(monkeypatch, logprobs=lambda ids: hashed_logprobs(ids).round(2))
+    with pytest.raises(UserError, match=r"scoring.engine=vllm: vLLM rounds log-probabilities to 2 decimals"):
+        engine_of()
+
+
+def test_without_vllm_one_sentence_says_what_to_install(monkeypatch):
+    from importlib.metadata import PackageNotFoundError
+
+    from bitsure.scoring.served import vllm_program
+
+    def missing(package):
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(vllm_program, "version", missing)
+    with pytest.raises(NotInstalled, match=r"scoring.engine=vllm needs vLLM, which is not installed: .*\[vllm\]"):
+        installed_version()
