@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 
 from bitsure.scoring.served import vllm_program
-from tests.builders.loopback_server import Logprobs, hashed_logprobs
+from tests.builders.loopback_server import Logprobs, hashed_logprobs, logprobs_of
 from tests.builders.tokenizers import byte_tokenizer
 
 
@@ -21,6 +21,7 @@ class VllmCalls:
     """What vLLM was given, and how it answers."""
 
     logprobs: Logprobs = hashed_logprobs
+    runs_weights: bool = False  # those of the model's directory, in place of `logprobs`
     refuses: str | None = None  # every model, with these words
     stops_after: int | None = None  # calls of generate
     models: list[dict] = field(default_factory=list)
@@ -51,18 +52,25 @@ def install_vllm(monkeypatch, **settings) -> VllmCalls:
                 ),
             )
             self.llm_engine = SimpleNamespace(vllm_config=config)
+            self.logprobs = _logprobs_of(given["model"]) if calls.runs_weights else calls.logprobs
 
         def generate(self, prompts, settings, use_tqdm):
             if calls.stops_after is not None and len(calls.prompts) >= calls.stops_after:
                 raise KeyboardInterrupt
             ids = [prompt["prompt_token_ids"] for prompt in prompts]
             calls.prompts.append(ids)
-            return [_answer(prompt, calls.logprobs(prompt), settings) for prompt in ids]
+            return [_answer(prompt, self.logprobs(prompt), settings) for prompt in ids]
 
     package.LLM = LLM
     monkeypatch.setitem(sys.modules, "vllm", package)
     monkeypatch.setattr(vllm_program, "version", lambda package: "0.32.0")
     return calls
+
+
+def _logprobs_of(directory: str) -> Logprobs:
+    from transformers import AutoModelForCausalLM
+
+    return logprobs_of(AutoModelForCausalLM.from_pretrained(directory).eval())
 
 
 _TOKENIZER = functools.cache(byte_tokenizer)

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 
+import numpy as np
 import pytest
+import torch
 
+from bitsure.base.errors import UserError
+from bitsure.base.store import Store
+from bitsure.config.model import ModelSettings
 from bitsure.config.paths import PROJECT
 from bitsure.config.schema import VLLM, ScoringSettings
+from bitsure.config.vllm_settings import VllmSettings
+from bitsure.models.load import load_model
+from bitsure.models.locate import locate_model
+from bitsure.quantize.checkpoint.apply_checkpoint import put_into
+from bitsure.quantize.libraries.gptq import Gptq
+from bitsure.quantize.libraries.llama_cpp import LlamaCpp
+from bitsure.quantize.make import ensure_quantized
+from bitsure.quantize.native.rtn import Rtn
+from bitsure.scoring.local.local_engine import LocalEngine
+from bitsure.scoring.vllm_setup import VllmSetup
+from tests.builders.plans import plan
+from tests.builders.requests import three_shapes
 
 pytestmark = [
     pytest.mark.slow,

