@@ -115,5 +115,5 @@ def test_without_vllm_one_sentence_says_what_to_install(monkeypatch):
         raise PackageNotFoundError(package)
 
     monkeypatch.setattr(vllm_program, "version", missing)
-    with pytest.raises(NotInstalled, match=r"scoring.engine=vllm needs vLLM, which is not installed: .*pip install vllm==0.32.0"):
+    with pytest.raises(NotInstalled, match=r"needs vLLM, which is not installed: .*pip install vllm==0.32.0"):
         installed_version()
