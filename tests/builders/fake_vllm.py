@@ -63,7 +63,7 @@ def install_vllm(monkeypatch, **settings) -> VllmCalls:
 
     package.LLM = LLM
     monkeypatch.setitem(sys.modules, "vllm", package)
-    monkeypatch.setattr(vllm_program, "version", lambda package: "0.32.0")
+    monkeypatch.setattr(vllm_program, "installed_version", lambda package: "0.32.0")
     return calls
 
 

@@ -100,7 +100,7 @@ def test_here_and_by_a_server_in_any_mix(asked, tiny_logprobs, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["task.names=[tiny_free]"], "a server is only asked for log-probabilities"),
+        (["task.names=[tiny_free]"], "servers and vLLM are only asked for log-probabilities"),
         (["text=pocket"], "text=pocket: texts are scored by models that run here"),
         (["quant=served", "quant.url={url}"], "quant.url={url} is the model that it would be compared with"),
     ],

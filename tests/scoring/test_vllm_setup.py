@@ -15,7 +15,7 @@ from bitsure.models.locate import locate_model
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.scoring.journal import Journal
-from bitsure.scoring.served.vllm_program import installed_version
+from bitsure.scoring.served.vllm_program import vllm_version
 from bitsure.scoring.vllm_setup import VllmSetup
 from tests.builders.fake_vllm import install_vllm
 from tests.builders.loopback_server import hashed_logprobs
@@ -114,6 +114,6 @@ def test_without_vllm_one_sentence_says_what_to_install(monkeypatch):
     def missing(package):
         raise PackageNotFoundError(package)
 
-    monkeypatch.setattr(vllm_program, "version", missing)
+    monkeypatch.setattr(vllm_program, "installed_version", missing)
     with pytest.raises(NotInstalled, match=r"needs vLLM, which is not installed: .*pip install vllm==0.32.0"):
-        installed_version()
+        vllm_version()

@@ -32,7 +32,7 @@ from bitsure.scoring.question_source import locate_questions
 from bitsure.scoring.scored_model import ScoredModel
 from bitsure.scoring.scorer import Scorer
 from bitsure.scoring.served.server import Server, contact
-from bitsure.scoring.served.vllm_program import installed_version
+from bitsure.scoring.served.vllm_program import vllm_version
 from bitsure.scoring.texts.task_prompts import TaskPrompts
 from bitsure.scoring.texts.text_files import locate_text_file
 from bitsure.scoring.texts.text_scorer import TextScorer
@@ -202,7 +202,7 @@ def _full_precision(config: Config, quantizer: Quantizer, store: Store, memo: Me
         )
     settings = config.model
     if config.scoring.engine == VLLM:
-        memo(installed_version)
+        memo(vllm_version)
         settings = replace(settings, parameters=None)  # for which one device need not have the memory
     source = memo(locate_scored, settings, mirror, store)
     return ScoredModel(source, server=memo(contact, address, config.server, source, store) if address else None)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from typing_extensions import override
 
 from bitsure.base.files import hash_json
+from bitsure.base.versions import installed_version
 from bitsure.config.schema import VLLM, ScoringSettings
 from bitsure.config.server_settings import ServerSettings
 from bitsure.models.facts import context_length
@@ -17,10 +18,9 @@ from bitsure.models.locate import Source
 from bitsure.quantize.checkpoint.publish import publish, write_unpacked
 from bitsure.quantize.layouts.compressed_tensors import CompressedTensorsLayout
 from bitsure.results.run_files import ServedOrigin
-from bitsure.scoring.scored_model import version
 from bitsure.scoring.served.self_test import SelfTest, mean_distance
 from bitsure.scoring.served.server import Server
-from bitsure.scoring.served.vllm_program import VllmProgram, installed_version
+from bitsure.scoring.served.vllm_program import VllmProgram, vllm_version
 from bitsure.scoring.served_setup import LIBRARIES, ServerSetup
 
 
@@ -43,7 +43,7 @@ class VllmSetup(ServerSetup):
             "context": settings.context,  # which decides where prompts are cut
             "parallel": [settings.tensor_parallel, settings.pipeline_parallel],
             "packed_kernels": quantized and not self.scoring.dequantize,
-            "libraries": {library: version(library) for library in (*LIBRARIES, "torch")} | {VLLM: installed_version()},
+            "libraries": {library: installed_version(library) for library in (*LIBRARIES, "torch")} | {VLLM: vllm_version()},
         }
 
     @override

