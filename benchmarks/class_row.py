@@ -101,7 +101,9 @@ def study(family: str, name: str, quantizers: dict[str, Quantizer], folder: Path
     row, path, begun = ClassRow(family, name), folder / family, time.process_time()
     try:
         build_small(family).half().save_pretrained(path)
-        if (config := small_config(family)).model_type != json.loads((path / "config.json").read_text(encoding="utf-8"))["model_type"]:
+        if (config := small_config(family)).model_type != json.loads((path / "config.json").read_text(encoding="utf-8"))[
+            "model_type"
+        ]:
             config.save_pretrained(path)  # of the whole, such as a model of images and text, as it is published
     except (StrictDataclassError, *BUILD_ERRORS) as error:  # of transformers' own code
         row.scoring = f"{NOT_BUILT} ({words(error)})"
