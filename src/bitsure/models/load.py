@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,7 +27,11 @@ BUILD_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeEr
 
 
 def load_model(
-    path: Path, dtype: str, device: str | None = None, settings: ModelSettings | None = None
+    path: Path,
+    dtype: str,
+    device: str | None = None,
+    settings: ModelSettings | None = None,
+    places: Mapping[str, str] | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model in evaluation mode and its tokenizer.
 
@@ -35,6 +40,7 @@ def load_model(
         dtype: The name of the torch type to compute in.
         device: Where to; None: where the settings say, which may be several devices (device_map), otherwise the fastest.
         settings: Python code in the directory is run only if these say so.
+        places: Where each part of the model goes, as accelerate's `device_map` says it; the other places are not read then.
 
     Raises:
         UserError: If weights are missing, damaged, not finite or not only weights, the tokenizer is not the model's, or memory
@@ -45,19 +51,24 @@ def load_model(
     settings = settings or ModelSettings(path=str(path))
     torch.set_float32_matmul_precision("highest")  # NVIDIA's containers let a GPU round float32 factors to 10 bits (TF32).
     with memory_errors(f"loading {path} in {dtype}"):
-        return _load(path, dtype, device, settings)
+        return _load(path, dtype, device, settings, places)
 
 
 def _load(
-    path: Path, dtype: str, device: str | None, settings: ModelSettings
+    path: Path, dtype: str, device: str | None, settings: ModelSettings, places: Mapping[str, str] | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    check_memory(settings, dtype, device)
+    if places is None:
+        check_memory(settings, dtype, device)
     tokenizer = check_files(path, settings.trust_remote_code)
     check_finite(path)
     if weight_files(path)[0].suffix == ".bin":
         log.info("%s has no safetensors: its .bin files are read by torch's weights-only loader", path)
+    if places is not None:
+        return _load_spread(path, dtype, settings, device_map=places), tokenizer
     if device is None and settings.device_map is not None:
-        return _load_spread(path, dtype, settings), tokenizer
+        allowed = dict(part.rsplit(":", 1) for part in settings.max_memory or ())
+        max_memory = {int(name) if name.isdigit() else name: size for name, size in allowed.items()} or None
+        return _load_spread(path, dtype, settings, device_map=settings.device_map, max_memory=max_memory), tokenizer
     model = _from_pretrained(path, dtype, settings)
     model.to(device or scoring_device(settings))  # type: ignore[arg-type] # transformers' decorator hides the signature
     model.train(False)
@@ -168,21 +179,13 @@ def _check_range(path: Path, model: PreTrainedModel) -> None:
         )
 
 
-def _load_spread(path: Path, dtype: str, settings: ModelSettings) -> PreTrainedModel:
-    """Load a model that accelerate spreads over GPUs, CPU and disk, within what the settings allow each."""
+def _load_spread(path: Path, dtype: str, settings: ModelSettings, **placement: Any) -> PreTrainedModel:
+    """Load a model that accelerate spreads over GPUs, CPU and disk, as `placement` says."""
     from safetensors import SafetensorError
 
     folder = tempfile.TemporaryDirectory(prefix="bitsure-offload-")  # for weights on disk that are no safetensors
-    allowed = dict(part.rsplit(":", 1) for part in settings.max_memory or ())
     try:
-        model = _from_pretrained(
-            path,
-            dtype,
-            settings,
-            device_map=settings.device_map,
-            max_memory={int(name) if name.isdigit() else name: size for name, size in allowed.items()} or None,
-            offload_folder=folder.name,
-        )
+        model = _from_pretrained(path, dtype, settings, offload_folder=folder.name, **placement)
     except SafetensorError as error:
         if transformers_major_version() > 4:
             raise

@@ -75,7 +75,8 @@ def check_plan(plan: Plan, store: Store, memo: Memo | None = None) -> None:
     if plan.matched and not store.find("weights", plan.matched.made_from):
         check_plan(plan.matched, store, memo)
     disk_space.check(plan.quant.bytes_needed(modules, plan.dtype), plan.quant.name, store.root)
-    _check_memory(plan)
+    if plan.places(modules) is None:
+        _check_memory(plan)
     # how much text there is does not depend on the order in which it is drawn
     _, held_out = memo(windows_of, source.path, remote_code, plan.text, replace(plan.calib, seed=0), plan.nsamples)
     if plan.nsamples and held_out.shape[1] < plan.calib.seqlen:

@@ -93,9 +93,20 @@ def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path
         resources.measured() as use,
         progress("quantizing", total=None) as advance,
     ):
-        given = plan.checkpoint.path if plan.checkpoint else None
         job = QuantizationJob(
-            source, plan.dtype, windows, held_out, directory, parts, store, log_file, advance, matched, given, plan.all_experts
+            source,
+            plan.dtype,
+            windows,
+            held_out,
+            directory,
+            parts,
+            store,
+            log_file,
+            advance,
+            matched,
+            checkpoint=plan.checkpoint.path if plan.checkpoint else None,
+            all_experts=plan.all_experts,
+            places=plan.places(empty_modules(source.path, source.settings.trust_remote_code)),
         )
         calibration = _calibration_of_experts(plan, job)
         plan.quant.quantize(job)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitsure.base.errors import NotInstalled
 from bitsure.base.versions import installed_version
 from bitsure.config.extras import how_to_install
 from bitsure.config.paths import PROJECT
 from bitsure.config.schema import CalibSettings
-from bitsure.models.facts import is_mixture
+from bitsure.models.facts import is_mixture, transformers_major_version
 from bitsure.models.locate import Source
+from bitsure.models.offloading import blocks_on_disk
+from bitsure.models.weight_files import weight_files
 from bitsure.quantize.calibration.calibration_text import CalibText
 from bitsure.quantize.native.noise import Noise
 from bitsure.quantize.quantizer import Quantizer
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FORMAT = 8  # of what the store keeps; one more whenever code of ours would make other weights from the same causes
 MIXTURE_FORMAT = 2  # the same of mixtures of experts alone
@@ -51,6 +56,20 @@ class Plan:
     def all_experts(self) -> bool:
         """Whether a mixture's experts each learn from every token; False for a quantizer without data."""
         return self.calib.all_experts and self.quant.needs_data
+
+    def places(self, modules: nn.Module) -> dict[str, str] | None:
+        """Return where the model's weights lie while it is quantized; None: all of them in main memory.
+
+        Args:
+            modules: The model on the meta device, a mixture's experts one by one.
+        """
+        from bitsure.quantize.walk.mixtures import expert_lists
+        from bitsure.quantize.walk.targets import find_blocks
+
+        stay = self.quant.works_by_block and not expert_lists(modules)  # transformers writes joined experts to disk anew
+        if not stay or transformers_major_version() == 4 or weight_files(self.source.path)[0].suffix != ".safetensors":
+            return None
+        return blocks_on_disk(modules, find_blocks(modules)[0])
 
     @property
     def made_from(self) -> dict[str, Any]:

@@ -84,16 +84,21 @@ class QuantizationJob:
     """The files of `checkpoint_settings`; None where the quantizer makes its own."""
     all_experts: bool = False
     """Whether a mixture's experts each learn from every token, whatever the gate decides."""
+    places: Mapping[str, str] | None = None
+    """Where the model's weights lie, as accelerate's `device_map`; None: all of them in main memory."""
     _model: nn.Module | None = field(default=None, init=False, repr=False)
 
     @property
     def model(self) -> nn.Module:
-        """The full-precision model, in evaluation mode on the CPU, a mixture's experts one by one; loaded when first used."""
+        """The full-precision model, in evaluation mode on the CPU, a mixture's experts one by one; loaded when first used.
+
+        With `places` its blocks are on disk: `bitsure.models.offloading.weights_in_memory` brings one.
+        """
         if self._model is None:
             from bitsure.quantize.walk.mixtures import read_all, separate_experts
 
             with terminal.output_to(self.log_file):
-                self._model, _ = load_model(self.source.path, self.dtype, "cpu", self.source.settings)
+                self._model, _ = load_model(self.source.path, self.dtype, "cpu", self.source.settings, self.places)
             separate_experts(self._model)
             if self.all_experts:
                 read_all(self._model)
@@ -200,6 +205,11 @@ class Quantizer(QuantizerSettings):
     @property
     def quantizes_whole_model(self) -> bool:
         """Whether tensors outside the blocks' linear layers change too, as under a cast."""
+        return False
+
+    @property
+    def works_by_block(self) -> bool:
+        """Whether `quantize` reads the weights of one block at a time, so that the others stay on disk."""
         return False
 
     @property

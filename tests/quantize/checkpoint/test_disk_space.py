@@ -41,7 +41,7 @@ def test_the_estimate_is_what_is_written(tiny_model, calib_file, tmp_path, name)
     made = ensure_quantized(plan(tiny_model, quant, calib_file), Store(tmp_path / "store"), tmp_path / "log")
     written = sum(tensor.nbytes for file in made.checkpoint.glob("*.safetensors") for tensor in load_file(file).values())
     estimate = quant.bytes_needed(empty_model(tiny_model), "float32")
-    twice = 2 if name in ("awq4", "native") else 1  # and once more block by block, until it is done
+    twice = 2 if quant.works_by_block else 1  # once more block by block, until it is done
     assert written * 0.95 < estimate / twice < written * 1.05
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,25 +39,74 @@ def read_tensors(directory: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def iterate_weights(directory: Path) -> tuple[int, Iterator[tuple[str, Weight]]]:
-    """Return the number of quantized weights, and an iterator of layers and weights that reads one at a time."""
-    settings = read_settings(directory)
-    layout = layout_of(settings, directory)
+def files_by_tensor(directory: Path) -> dict[str, Path]:
+    """Return the file of each tensor of a checkpoint, by the tensor's name."""
     files: dict[str, Path] = {}
     for path in sorted(directory.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             files |= dict.fromkeys(file.keys(), path)
-    names = sorted({name for key in files if (name := layout.layer_of(key)) is not None})
+    return files
 
-    def each() -> Iterator[tuple[str, Weight]]:
+
+class StoredWeights(Mapping[str, Weight]):
+    """The quantized weights of a checkpoint, each of which is read whenever it is asked for.
+
+    Args:
+        directory: The checkpoint.
+        own: Returns a layer's name in the model, given that in the files.
+
+    Raises:
+        UserError: As `read_checkpoint`.
+    """
+
+    def __init__(self, directory: Path, own: Callable[[str], str] = str) -> None:
+        self._directory, self._settings = directory, read_settings(directory)
+        self._layout, self._files = layout_of(self._settings, directory), files_by_tensor(directory)
+        layers = dict.fromkeys(layer for key in self._files if (layer := self._layout.layer_of(key)) is not None)
+        self._keys = {layer: [key for key in self._files if key.startswith(f"{layer}.")] for layer in layers}
+        self._stored = {own(f"{layer}.weight").removesuffix(".weight"): layer for layer in layers}
+
+    def __getitem__(self, name: str) -> Weight:
+        return self._take(self._stored[name])[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Have layers no longer, by their names in the model."""
         for name in names:
-            tensors = {}
-            for key in (key for key in files if key.startswith(f"{name}.")):
-                with safe_open(files[key], "pt") as file:
-                    tensors[key] = file.get_tensor(key)
-            yield from layout.take(tensors, settings, directory).items()
+            del self._stored[name]
 
-    return len(names), each()
+    def others(self) -> dict[str, torch.Tensor]:
+        """Return the tensors that are no part of a quantized weight, by their names in the files; every weight is read."""
+        of_layers = {key for keys in self._keys.values() for key in keys}
+        others = self._read(key for key in self._files if key not in of_layers)
+        self._layout.take(others, self._settings, self._directory)  # removes what stands for activations, keys and values
+        for layer in self._keys:
+            others |= self._take(layer)[1]
+        return others
+
+    def _take(self, layer: str) -> tuple[Weight, dict[str, torch.Tensor]]:
+        """Return a layer's weight, and the tensors that stand beside it."""
+        tensors = self._read(self._keys[layer])
+        weights = self._layout.take(tensors, self._settings, self._directory)
+        return weights[layer], tensors
+
+    def _read(self, keys: Iterable[str]) -> dict[str, torch.Tensor]:
+        tensors = {}
+        for key in keys:
+            with safe_open(self._files[key], "pt") as file:
+                tensors[key] = file.get_tensor(key)
+        return tensors
+
+
+def iterate_weights(directory: Path) -> tuple[int, Iterator[tuple[str, Weight]]]:
+    """Return the number of quantized weights, and an iterator of layers and weights that reads one at a time."""
+    weights = StoredWeights(directory)
+    return len(weights), ((name, weights[name]) for name in sorted(weights))
 
 
 def load_checkpoint(directory: Path, model: nn.Module) -> CheckpointContents:
@@ -79,14 +128,14 @@ def load_checkpoint(directory: Path, model: nn.Module) -> CheckpointContents:
             sorted(block_linears(model).keys() - noisy.keys()), "the quantizer leaves its output as it is"
         )
         return CheckpointContents(dict(noisy), unquantized=unquantized)
-    settings, (stored, tensors) = read_settings(directory), read_checkpoint(directory)
-    own, layout, bits_outside = own_names(model), layout_of(settings, directory), {}
-    weights = {own(f"{name}.weight").removesuffix(".weight"): weight for name, weight in stored.items()}
-    others = {own(name): tensor for name, tensor in tensors.items()}
+    own, settings, bits_outside = own_names(model), read_settings(directory), {}
+    weights, layout = StoredWeights(directory, own), layout_of(settings, directory)
+    others = {own(name): tensor for name, tensor in weights.others().items()}
     layers, shapes = block_linears(model), {name: tensor.shape for name, tensor in model.state_dict().items()}
     for name in set(weights) - set(layers):
-        outside = weights.pop(name)
+        outside = weights[name]
         others[f"{name}.weight"], bits_outside[name] = outside.dequantize(), outside.storage_bits
+    weights.leave_out(bits_outside)
     others = {name: tensor for name, tensor in others.items() if name in shapes or not _can_be_left_out(name, tensor)}
     missing = set() if settings.get("weights") == "kept" else set(layers) - set(weights)
     left_out = {name for name in missing if f"{name}.weight" in others and layout.leaves_out(name, settings)}

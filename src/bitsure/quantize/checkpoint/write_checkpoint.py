@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path
-from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint, read_tensors
+from bitsure.quantize.checkpoint.joined_files import join_files
+from bitsure.quantize.checkpoint.read_checkpoint import files_by_tensor, read_checkpoint, read_tensors
 from bitsure.quantize.inference.rotations import Rotations
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.layouts.known import layout_of, read_settings
 from bitsure.quantize.layouts.layout import layer_settings
 from bitsure.quantize.weights import Weight
 
+WEIGHTS = "model.safetensors"
 LAYER_SETTINGS = ("bits",)  # that layers of one checkpoint may differ in
 
 
@@ -48,7 +51,8 @@ def write_checkpoint(
     for name, weight in weights.items():
         for part, tensor in weight.tensors().items():
             tensors[f"{name}.{part}"] = tensor.clone(memory_format=torch.contiguous_format)
-    _write(directory, tensors, _settings(weights))
+    save_file(tensors, directory / WEIGHTS)
+    _write_settings(directory, _settings(weights))
     (scheme or InferenceScheme()).write(directory)
     back, _ = read_checkpoint(directory)
     _same_or_raise(_fields_by_name(weights), _fields_by_name(back))
@@ -67,24 +71,25 @@ def write_part(directory: Path, weights: Mapping[str, Weight], scheme: Inference
 
 
 def merge_parts(parts: Sequence[Path], directory: Path, rotations: Rotations) -> None:
-    """Write one checkpoint of those of its blocks, and the rotations that the model had before."""
-    tensors: dict[str, torch.Tensor] = {}
+    """Write one checkpoint of those of its blocks, and the rotations that the model had before; one block is in memory."""
     of_layers: dict[str, dict[str, Any]] = {}
     settings = []
     for part in parts:
-        of_part, own = read_tensors(part), read_settings(part)
-        layers = {layer for key in of_part if (layer := layout_of(own, part).layer_of(key))}
+        own = read_settings(part)
+        layers = {layer for key in files_by_tensor(part) if (layer := layout_of(own, part).layer_of(key))}
         of_layers |= {layer: layer_settings(layer, own) for layer in sorted(layers)}
-        tensors |= of_part
         settings.append(own)
     beyond_gptq = [each for each in settings if each["checkpoint_format"] != "gptq_v2"]
-    _write(directory, tensors, _with_layers((beyond_gptq or settings)[0], of_layers))
+    join_files([part / WEIGHTS for part in parts], directory / WEIGHTS)
+    _write_settings(directory, _with_layers((beyond_gptq or settings)[0], of_layers))
     InferenceScheme.merge([InferenceScheme.read(part) for part in parts], rotations).write(directory)
-    _same_or_raise(tensors, read_tensors(directory))
+    with safe_open(directory / WEIGHTS, "pt") as merged:
+        for part in parts:
+            written = read_tensors(part)
+            _same_or_raise(written, {name: merged.get_tensor(name) for name in written})
 
 
-def _write(directory: Path, tensors: dict[str, torch.Tensor], settings: Mapping[str, Any]) -> None:
-    save_file(tensors, directory / "model.safetensors")
+def _write_settings(directory: Path, settings: Mapping[str, Any]) -> None:
     (directory / "quantize_config.json").write_text(json.dumps(settings), encoding="utf-8")
 
 

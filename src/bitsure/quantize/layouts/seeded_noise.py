@@ -30,10 +30,12 @@ def read(directory: Path, model: nn.Module) -> dict[str, DenseWeight]:
 
 def add_noise(model: nn.Module, scales: dict[str, float], seed: int) -> dict[str, torch.Tensor]:
     """Return the layers' weights, (out, in) float32 on the CPU, with noise of these standard deviations."""
-    return {
-        name: matrix(layer).detach().float().cpu() + scales[name] * draw(seed, name, layer)
-        for name, layer in block_linears(model).items()
-    }
+    return {name: noisy_weight(name, layer, scales[name], seed) for name, layer in block_linears(model).items()}
+
+
+def noisy_weight(name: str, layer: nn.Module, scale: float, seed: int) -> torch.Tensor:
+    """Return a layer's weight, (out, in) float32 on the CPU, with noise of a standard deviation."""
+    return matrix(layer).detach().float().cpu() + scale * draw(seed, name, layer)
 
 
 def draw(seed: int, name: str, layer: nn.Module) -> torch.Tensor:

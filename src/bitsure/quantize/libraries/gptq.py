@@ -38,6 +38,11 @@ class Gptq(RoundingQuantizer, GptqSettings):
         return self.backend == "gptqmodel"
 
     @property
+    def works_by_block(self) -> bool:
+        """Whether it is our own solver, and no transform rewrites other blocks' weights."""
+        return self._library is None and super().works_by_block
+
+    @property
     def changes_model(self) -> bool:
         """Whether the model is changed block by block, or its layers are replaced."""
         return self._library is None or self._library.changes_model

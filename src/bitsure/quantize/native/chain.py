@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from bitsure.models.offloading import weights_in_memory
 from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
 from bitsure.quantize.checkpoint.write_checkpoint import merge_parts, write_checkpoint, write_part
 from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, attach_block, rounding
@@ -26,13 +27,12 @@ from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.native.chain_block import ChainBlock, SharedStructure, put_weight
 from bitsure.quantize.native.chain_experts import chain_experts
 from bitsure.quantize.native.chain_quantizer import ChainQuantizer
-from bitsure.quantize.native.layers import to_cpu
 from bitsure.quantize.native.rotation_learning import learned_rotations
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.proof.output_errors import root_ratio
 from bitsure.quantize.rotating.rotate import rotate
 from bitsure.quantize.walk.blocks import walk
-from bitsure.quantize.walk.targets import block_linears, find_blocks, matrix
+from bitsure.quantize.walk.targets import find_blocks, linears, matrix
 from bitsure.quantize.weights import Weight
 
 log = logging.getLogger(__name__)
@@ -54,8 +54,7 @@ def quantize(
     """
     rotations = _rotate(model, quant, windows, parts / "rotations")
     if not quant.needs_data:
-        scheme = InferenceScheme(quant.activations, quant.kv, rotations=rotations)
-        write_checkpoint(out, _rounded_weights(model, quant), scheme=scheme)
+        _round_weights(model, quant, parts, out, rotations)
         return
     total = len(find_blocks(model)[1])
     done: list[Path] = []
@@ -106,11 +105,22 @@ def _rotate(model: nn.Module, quant: ChainQuantizer, windows: torch.Tensor, kept
     return rotate(model, settings, learning)
 
 
-def _rounded_weights(model: nn.Module, quant: ChainQuantizer) -> dict[str, Weight]:
+def _round_weights(model: nn.Module, quant: ChainQuantizer, parts: Path, out: Path, rotations: Rotations) -> None:
+    """Write the checkpoint of weights that are rounded without calibration text, or kept."""
+    scheme = InferenceScheme(quant.activations, quant.kv, rotations=rotations)
     grid = quant.weight_rounding
     if grid is None:
-        return {}
-    return {name: to_cpu(round_to_nearest(matrix(layer), grid.of_layer(name))) for name, layer in block_linears(model).items()}
+        write_checkpoint(out, {}, scheme=scheme)
+        return
+    prefix, blocks = find_blocks(model)
+    done: list[Path] = []
+    for number, block in enumerate(blocks):
+        done.append(parts / f"{prefix}.{number}")
+        with weights_in_memory(block):
+            layers = {f"{done[-1].name}.{name}": layer for name, layer in linears(block).items()}
+            weights = {name: round_to_nearest(matrix(layer), grid.of_layer(name)) for name, layer in layers.items()}
+        write_part(done[-1], weights, replace(scheme, rotations=Rotations()))
+    merge_parts(done, out, rotations)
 
 
 def _resume(part: Path, prefix: str, block: nn.Module, hooks: InferenceRounding, rotations: Rotations) -> bool:

@@ -81,6 +81,11 @@ class ChainQuantizer(Chain, Quantizer):
         return self.rotation is not None and self.rotation.steps > 0
 
     @property
+    def works_by_block(self) -> bool:
+        """Whether no transform rewrites weights of several blocks, or for the proof, too."""
+        return not set(self.transforms).intersection(REWRITING)
+
+    @property
     def rounded_activations(self) -> Activations | None:
         """The number format of the layers' inputs."""
         return self.activations
@@ -139,8 +144,7 @@ class RoundingQuantizer(ChainQuantizer, Rounded):
         """
 
     def bytes_needed(self, modules: nn.Module, dtype: str) -> int:
-        """Return the bytes of packed codes with float16 scales; with data, blocks are written one by one before that."""
+        """Return the bytes of packed codes with float16 scales, twice: blocks are written one by one before the whole."""
         from bitsure.quantize.checkpoint import disk_space
 
-        packed = disk_space.packed_bytes(modules, self.bits or 0, self.group_size or 0, 2 + (self.bits or 0) / 8)
-        return packed * 2 if self.needs_data else packed
+        return 2 * disk_space.packed_bytes(modules, self.bits or 0, self.group_size or 0, 2 + (self.bits or 0) / 8)

@@ -124,13 +124,13 @@ def match_scales(model: nn.Module, output_errors: dict[str, float], held_out: to
         held_out: Token ids, shape (windows, seqlen).
         seed: Draws the noise.
     """
-    from bitsure.quantize.layouts.seeded_noise import add_noise
+    from bitsure.quantize.layouts.seeded_noise import noisy_weight
     from bitsure.quantize.proof.output_errors import output_errors as measure
     from bitsure.quantize.walk.targets import block_linears
 
     scales = dict.fromkeys(block_linears(model), 1.0)
     for _ in range(2):
-        measured = measure(model, add_noise(model, scales, seed), held_out)
+        measured = measure(model, lambda name, layer: noisy_weight(name, layer, scales[name], seed), held_out)  # noqa: B023 - used here
         scales = {
             name: scale * output_errors[name] / measured[name].whole if measured[name].whole else 0.0
             for name, scale in scales.items()

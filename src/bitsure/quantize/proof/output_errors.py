@@ -14,7 +14,7 @@ from torch import nn
 from bitsure.base.errors import UserError
 from bitsure.quantize.inference.hooks import InputTransform
 from bitsure.quantize.walk.blocks import walk
-from bitsure.quantize.walk.targets import linears, matrix, not_reached
+from bitsure.quantize.walk.targets import block_linears, linears, matrix, not_reached
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class _OutputSums:
 @torch.no_grad()
 def output_errors(
     model: nn.Module,
-    dequantized: Mapping[str, torch.Tensor],
+    weight_now: Callable[[str, nn.Module], torch.Tensor],
     held_out: torch.Tensor,
     inputs: Mapping[str, InputTransform] | None = None,
 ) -> dict[str, OutputError]:
@@ -60,7 +60,7 @@ def output_errors(
 
     Args:
         model: The full-precision model.
-        dequantized: Layer → Ŵ, shape (out, in).
+        weight_now: Returns Ŵ, shape (out, in), given a layer's name and the layer itself, whose weights are in memory.
         held_out: Token ids, shape (windows, seqlen).
         inputs: Layer → Q, where inputs are rounded.
 
@@ -75,7 +75,8 @@ def output_errors(
         def hook(layer: nn.Module, given: tuple[Any, ...]) -> None:
             kept = weights if given[0].dim() == 3 else {}  # Those of all experts together could be too large for a GPU.
             if name not in kept:
-                kept[name] = matrix(layer).float(), dequantized[name].to(matrix(layer), non_blocking=True).float()
+                quantized = weight_now(name, layer).to(matrix(layer), non_blocking=True)
+                kept[name] = matrix(layer).float(), quantized.float()
             x, (weight, quantized) = given[0].flatten(0, -2), kept[name]
             expected = x.float() @ weight.T
             # The product of the difference: a difference of products in half precision would be lost in rounding.
@@ -97,7 +98,7 @@ def output_errors(
             weights.clear()
             for name, layer in linears(block).items():
                 stack.callback(layer.register_forward_pre_hook(watch(f"{prefix}.{name}")).remove)
-    if idle := set(dequantized) - {name for name, each in sums.items() if each.tokens}:
+    if idle := block_linears(model).keys() - {name for name, each in sums.items() if each.tokens}:
         raise not_reached(sorted(idle))
     if broken := sorted(name for name, each in sums.items() if not isfinite(each.squares[:2].sum())):
         raise UserError(f"NaN or infinite outputs on the calibration text: {', '.join(broken)}. No score is taken from that.")

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
 from bitsure.base.errors import UserError
+from bitsure.models.offloading import weights_in_memory
 from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.inference.hooks import InputTransform
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.proof.inference_changes import prove_inference
 from bitsure.quantize.proof.kept_function import apply_transforms
 from bitsure.quantize.proof.output_errors import OutputError, output_errors, root_ratio
-from bitsure.quantize.walk.targets import as_stored, block_linears, find_blocks, matrix, skipped_modules
-from bitsure.quantize.weights import Weight
+from bitsure.quantize.walk.targets import as_stored, block_linears, find_blocks, linears, matrix, parameter, skipped_modules
 from bitsure.results.quantization import LayerError, Quantization
 
 log = logging.getLogger(__name__)
@@ -48,42 +50,107 @@ def prove(
     """
     scheme = checkpoint.scheme
     rotated = apply_transforms(model, scheme, held_out) if scheme.divisions or scheme.rotations else None
-    originals = {name: matrix(layer) for name, layer in block_linears(model).items()}
-    expected = {name: _reassembled(original, name, checkpoint.scheme) for name, original in originals.items()}
-    dequantized = {name: weight.dequantize() for name, weight in checkpoint.weights.items() if name in originals}
+    changes = _layer_changes(model, checkpoint)
     rounded = _rounded_others(model, checkpoint.others)
+    quantized = [name for name in checkpoint.weights if name in changes]
     if not checkpoint.weights_are_kept:
-        may_stay = whole_model and (bool(rounded) or _any_changed(originals, dequantized))
-        _check_quantized(expected, dequantized, checkpoint, may_stay)
-    left_out = _left_out(model, checkpoint)
-    multiplied = {name: checkpoint.scheme.layer_matrix(checkpoint.weights[name]) for name in dequantized} or expected
+        may_stay = whole_model and (bool(rounded) or any(not changes[name].is_unchanged for name in quantized))
+        _check_quantized(changes, checkpoint, may_stay)
     if checkpoint.weights_are_kept and scheme.activations is None:
-        errors = dict.fromkeys(expected, OutputError(0.0, 0.0, 0.0))  # Weights and inputs are the same: nothing to measure.
+        errors = dict.fromkeys(changes, OutputError(0.0, 0.0, 0.0))  # Weights and inputs are the same: nothing to measure.
     else:
-        errors = output_errors(model, {**multiplied, **left_out}, held_out, _input_transforms(checkpoint, originals))
+        weight_now = partial(_weight_now, checkpoint)
+        errors = output_errors(model, weight_now, held_out, _input_transforms(checkpoint, changes))
     _warn_of_offsets(errors)
     _warn_of_first_tokens(model, errors)
-    squares = {name: _squares(original, {**dequantized, **left_out}.get(name)) for name, original in expected.items()}
     return Quantization(
-        modules_quantized=sorted({*dequantized, *checkpoint.bits_outside}),
+        modules_quantized=sorted({*quantized, *checkpoint.bits_outside}),
         modules_skipped=_skipped(model, checkpoint, whole_model),
         parameter_share=_share(model, checkpoint, whole_model),
-        bits_per_weight=_bits_per_weight(model, checkpoint, stored_bits),
-        relative_error=root_ratio(*(sum(squares[name][i] for name in dequantized) for i in (0, 1))),
-        group_sizes=_group_sizes(checkpoint.weights),
+        bits_per_weight=_bits_per_weight(model, checkpoint, changes, stored_bits),
+        relative_error=root_ratio(*(sum(changes[name].squares[i] for name in quantized) for i in (0, 1))),
+        group_sizes=_group_sizes(changes[name] for name in quantized),
         other_tensors_rounded=rounded,
         layers={
             name: LayerError(
-                weight_error=root_ratio(*squares[name]),
+                weight_error=root_ratio(*change.squares),
                 output_error=errors[name].whole,
                 centred_error=errors[name].centred,
                 first_token_error=errors[name].first_token,
-                **_bits_of_layer(checkpoint.weights.get(name), originals[name]),
+                **({"bits_per_weight": change.bits / change.numbers} if name in checkpoint.weights else {}),
             )
-            for name in expected
+            for name, change in changes.items()
         },
         **prove_inference(model, checkpoint, held_out, rotated),
     )
+
+
+@dataclass(frozen=True)
+class _LayerChange:
+    """What quantization changed in a layer's weight."""
+
+    numbers: int
+    """Weights of the layer in full precision."""
+    squares: tuple[float, float]
+    """‖Ŵ − W‖² and ‖W‖²."""
+    bits: float = 0.0
+    """Bits that the quantized weight takes."""
+    group_sizes: Sequence[int] = ()
+    """The numbers of weights that share a scale."""
+    is_quantized: bool = False
+    """Whether the checkpoint has a quantized weight of it; what follows is of that."""
+    is_finite: bool = True
+    has_shape: bool = True
+    """Whether it has the layer's shape."""
+    is_unchanged: bool = False
+    is_proved: bool = True
+    """Whether it is known to be quantized even if it is unchanged."""
+    was_zero: bool = False
+    """Whether all weights were zero and are no longer."""
+
+
+def _layer_changes(model: nn.Module, checkpoint: CheckpointContents) -> dict[str, _LayerChange]:
+    """Return what changed in each layer of the blocks, one block's weights in memory at a time."""
+    prefix, blocks = find_blocks(model)
+    changes: dict[str, _LayerChange] = {}
+    for number, block in enumerate(blocks):
+        with weights_in_memory(block):
+            for inner, layer in linears(block).items():
+                name = f"{prefix}.{number}.{inner}"
+                changes[name] = _layer_change(name, layer, checkpoint)
+    return {name: changes[name] for name in block_linears(model)}
+
+
+def _layer_change(name: str, layer: nn.Module, checkpoint: CheckpointContents) -> _LayerChange:
+    original = _reassembled(matrix(layer), name, checkpoint.scheme)
+    if name not in checkpoint.weights:
+        left_out = _left_out(name, layer, checkpoint) if name in checkpoint.unquantized else None
+        return _LayerChange(matrix(layer).numel(), _squares(original, left_out))
+    weight = checkpoint.weights[name]
+    values = weight.dequantize()
+    has_shape = values.shape == original.shape
+    is_unchanged = has_shape and torch.equal(values, original.float())
+    return _LayerChange(
+        numbers=matrix(layer).numel(),
+        squares=_squares(original, values) if has_shape else (0.0, 0.0),
+        bits=weight.storage_bits,
+        group_sizes=weight.group_sizes(),
+        is_quantized=True,
+        is_finite=bool(values.isfinite().all()),
+        has_shape=has_shape,
+        is_unchanged=is_unchanged,
+        is_proved=not is_unchanged or _is_constant(original) or weight.is_coded,
+        was_zero=has_shape and not is_unchanged and not original.any(),
+    )
+
+
+def _weight_now(checkpoint: CheckpointContents, name: str, layer: nn.Module) -> torch.Tensor:
+    """Return the matrix that a layer multiplies by in the quantized model, (out, in)."""
+    if name in checkpoint.weights:
+        return checkpoint.scheme.layer_matrix(checkpoint.weights[name])
+    if name in checkpoint.unquantized:
+        return _left_out(name, layer, checkpoint)
+    return _reassembled(matrix(layer), name, checkpoint.scheme)
 
 
 def _warn_of_offsets(errors: Mapping[str, OutputError]) -> None:
@@ -128,51 +195,48 @@ def _rounded_others(model: nn.Module, others: Matrices) -> list[str]:
     """Return the names of the other tensors that differ from the model's. Raises UserError for NaN and infinities."""
     if broken := [name for name, tensor in others.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
         raise UserError(f"{', '.join(broken)}: NaN or infinite after quantization. No score is taken from such a model.")
-    full = model.state_dict()
-    return sorted(
-        name for name, tensor in others.items() if name in full and not torch.equal(full[name].cpu().float(), tensor.float())
-    )
+    names = model.state_dict().keys()
+    return sorted(name for name, tensor in others.items() if name in names and not _is_equal(model, name, tensor))
 
 
-def _any_changed(originals: Matrices, dequantized: Matrices) -> bool:
-    return any(not torch.equal(dequantized[name], originals[name].float()) for name in dequantized)
+def _is_equal(model: nn.Module, name: str, tensor: torch.Tensor) -> bool:
+    """Return whether a tensor of a model, which may be on disk, has these values."""
+    place, _, own = name.rpartition(".")
+    module = model.get_submodule(place)
+    with weights_in_memory(module):
+        return torch.equal(parameter(module, own).cpu().float(), tensor.float())
 
 
-def _left_out(model: nn.Module, checkpoint: CheckpointContents) -> dict[str, torch.Tensor]:
-    """Return the matrices of the blocks' layers that are not quantized; a checkpoint may hold them in another type."""
-    layers, others = block_linears(model), checkpoint.others
-    return {
-        name: as_stored(layer, others[f"{name}.weight"]).float() if f"{name}.weight" in others else matrix(layer).float()
-        for name, layer in layers.items()
-        if name in checkpoint.unquantized
-    }
+def _left_out(name: str, layer: nn.Module, checkpoint: CheckpointContents) -> torch.Tensor:
+    """Return the matrix of a layer that is not quantized; a checkpoint may hold it in another type."""
+    stored = checkpoint.others.get(f"{name}.weight")
+    return (matrix(layer) if stored is None else as_stored(layer, stored)).float()
 
 
-def _check_quantized(originals: Matrices, dequantized: Matrices, checkpoint: CheckpointContents, may_stay: bool) -> None:
+def _check_quantized(changes: Mapping[str, _LayerChange], checkpoint: CheckpointContents, may_stay: bool) -> None:
     """Raise UserError if a layer is not quantized.
 
     An unchanged layer is proved to be quantized if it was read back as codes, because then it is on their grid, or if all its
     weights are equal, because then nothing can move.
     """
-    same_shape = {name: weight for name, weight in dequantized.items() if weight.shape == originals[name].shape}
-    unchanged = [name for name, weight in same_shape.items() if torch.equal(weight, originals[name].float())]
-    no_proof = [name for name in unchanged if not (_is_constant(originals[name]) or checkpoint.weights[name].is_coded)]
-    zero = [name for name in same_shape if name not in unchanged and not originals[name].any()]
+    quantized = {name: changes[name] for name in checkpoint.weights if name in changes}
+    missing = [name for name, change in changes.items() if not change.is_quantized and name not in checkpoint.unquantized]
     problems = {
-        "were not quantized": [name for name in originals if name not in dequantized and name not in checkpoint.unquantized],
-        "hold NaN or infinite weights": [name for name, weight in dequantized.items() if not weight.isfinite().all()],
-        "have another shape": [name for name in dequantized if name not in same_shape],
-        "are unchanged": [] if may_stay else no_proof,
-        "are zero in the model, but not after quantization": zero,
+        "were not quantized": missing,
+        "hold NaN or infinite weights": [name for name, change in quantized.items() if not change.is_finite],
+        "have another shape": [name for name, change in quantized.items() if not change.has_shape],
+        "are unchanged": [] if may_stay else [name for name, change in quantized.items() if not change.is_proved],
+        "are zero in the model, but not after quantization": [name for name, change in quantized.items() if change.was_zero],
     }
-    lines = [f"{len(names)} of {len(originals)} layers {what}: {', '.join(names)}" for what, names in problems.items() if names]
+    lines = [f"{len(names)} of {len(changes)} layers {what}: {', '.join(names)}" for what, names in problems.items() if names]
     if lines:
         raise UserError("The quantizer did not do its work. " + ". ".join(lines) + ". No score is taken from such a model.")
+    unchanged = [name for name, change in quantized.items() if change.is_unchanged]
     if unchanged and not may_stay:
         log.warning(
             "%d of %d layers are unchanged, because their weights are on the quantizer's grid already: %s%s",
             len(unchanged),
-            len(originals),
+            len(changes),
             ", ".join(unchanged[:5]),
             " …" if len(unchanged) > 5 else "",
         )
@@ -182,7 +246,7 @@ def _is_constant(matrix: torch.Tensor) -> bool:
     return bool((matrix == matrix[0, 0]).all())
 
 
-def _input_transforms(checkpoint: CheckpointContents, originals: Matrices) -> dict[str, InputTransform]:
+def _input_transforms(checkpoint: CheckpointContents, layers: Iterable[str]) -> dict[str, InputTransform]:
     """Return what is done to layers' inputs where they are rounded, besides divisions."""
     scheme = checkpoint.scheme
     if scheme.activations is None:
@@ -192,7 +256,7 @@ def _input_transforms(checkpoint: CheckpointContents, originals: Matrices) -> di
         name: InputTransform(
             factors.get(name), scheme.activations, scheme.static_ranges.get(name), None, scheme.reassembly_of(name)
         )
-        for name in originals
+        for name in layers
     }
 
 
@@ -223,15 +287,13 @@ def _share(model: nn.Module, checkpoint: CheckpointContents, whole_model: bool) 
     return _quantized_numbers(model, checkpoint) / sum(parameter.numel() for parameter in model.parameters())
 
 
-def _bits_per_weight(model: nn.Module, checkpoint: CheckpointContents, stored_bits: float | None) -> float:
+def _bits_per_weight(
+    model: nn.Module, checkpoint: CheckpointContents, changes: Mapping[str, _LayerChange], stored_bits: float | None
+) -> float:
     if checkpoint.weights_are_kept:
         return stored_bits or 8 * matrix(next(iter(block_linears(model).values()))).element_size()
-    bits = sum(weight.storage_bits for weight in checkpoint.weights.values()) + sum(checkpoint.bits_outside.values())
+    bits = sum(changes[name].bits for name in checkpoint.weights) + sum(checkpoint.bits_outside.values())
     return bits / _quantized_numbers(model, checkpoint)
-
-
-def _bits_of_layer(weight: Weight | None, original: torch.Tensor) -> dict[str, float]:
-    return {} if weight is None else {"bits_per_weight": weight.storage_bits / original.numel()}
 
 
 def _quantized_numbers(model: nn.Module, checkpoint: CheckpointContents) -> int:
@@ -239,11 +301,11 @@ def _quantized_numbers(model: nn.Module, checkpoint: CheckpointContents) -> int:
     return sum(matrix(model.get_submodule(name)).numel() for name in (*checkpoint.weights, *checkpoint.bits_outside))
 
 
-def _group_sizes(weights: Mapping[str, Weight]) -> dict[str, int]:
+def _group_sizes(changes: Iterable[_LayerChange]) -> dict[str, int]:
     """Return how many weights share a scale → in how many layers; a shorter last group makes `128 and 64`."""
     layers: dict[str, int] = {}
-    for weight in weights.values():
-        if sizes := weight.group_sizes():
-            key = " and ".join(str(size) for size in sorted(sizes, reverse=True))
+    for change in changes:
+        if change.group_sizes:
+            key = " and ".join(str(size) for size in sorted(change.group_sizes, reverse=True))
             layers[key] = layers.get(key, 0) + 1
     return layers

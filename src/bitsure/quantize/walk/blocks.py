@@ -15,6 +15,7 @@ from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.base.resources import free_memory
 from bitsure.models.load import BUILD_ERRORS
+from bitsure.models.offloading import weights_in_memory
 from bitsure.quantize.walk.expert_inputs import idle_experts_reached, on_demand, on_device
 from bitsure.quantize.walk.mixtures import in_experts
 from bitsure.quantize.walk.replay import Replay
@@ -92,12 +93,12 @@ def walk(model: nn.Module, windows: torch.Tensor, reach_all: bool = False) -> It
         raise UserError(
             f"The model's blocks cannot be gone through one by one ({in_one_line(error)}): nothing here can be quantized."
         ) from error
-    home, fast = next(blocks.parameters()).device, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    home, fast = hidden[0].device, torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if fast != home and sum(map(_bytes, hidden)) <= STATES_SHARE * free_memory(fast):
         hidden[:] = [states.to(fast, non_blocking=True) for states in hidden]
     for number, (block, call) in enumerate(zip(blocks, calls, strict=True)):
         args, kwargs = _to(call, fast)
-        with _block_on(block, fast):
+        with weights_in_memory(block), _block_on(block, fast):
             run = runner(block, (args, kwargs), fast, as_tuple)
             replay = Replay(block, hidden)
             try:
@@ -193,10 +194,15 @@ def _size_of_output(body: nn.Module, blocks: nn.ModuleList, ids: torch.Tensor) -
                 "The model's blocks give each other more than hidden states, which going through them one by one would lose."
             )
 
+    def stop(block: nn.Module, inputs: tuple[Any, ...]) -> None:
+        raise _EnoughError
+
     handles = [blocks[0].register_forward_hook(lambda block, inputs, output: outputs.append(output))]
     handles += [block.register_forward_pre_hook(check, with_kwargs=True) for block in blocks[1:2]]
+    handles += [block.register_forward_pre_hook(stop) for block in blocks[2:3]]  # Those after it may be on disk.
     try:
-        body(input_ids=ids, use_cache=False)
+        with suppress(_EnoughError):
+            body(input_ids=ids, use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

@@ -28,11 +28,13 @@ class Budget:
     Args:
         device: Where the model runs.
         vocabulary: The number of tokens that it gives logits for.
+        is_offloaded: Whether weights are brought from elsewhere for each batch. A batch may then take as long as it takes.
     """
 
-    def __init__(self, device: torch.device, vocabulary: int) -> None:
+    def __init__(self, device: torch.device, vocabulary: int, is_offloaded: bool = False) -> None:
         self.device, self.tokens = device, PROBE_TOKENS
         """The most tokens of a batch."""
+        self._is_offloaded = is_offloaded
         self.probed = False
         """Whether a batch was measured, or ran out of memory."""
         values = LOGITS_SHARE * free_memory(device) / 4 if device.type == "cuda" else MOST_LOGITS
@@ -52,7 +54,7 @@ class Budget:
                 torch.cuda.synchronize(self.device)
         seconds = time.monotonic() - started
         by_memory = free * MEMORY_SHARE / max(memory.rise / tokens, 1)
-        by_time = SECONDS / (seconds / tokens)
+        by_time = math.inf if self._is_offloaded else SECONDS / (seconds / tokens)
         self.tokens = 2 ** int(math.log2(max(1, min(MOST_TOKENS.get(self.device.type, PROBE_TOKENS), by_memory, by_time))))
         self.probed = True
         log.info(

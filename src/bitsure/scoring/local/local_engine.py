@@ -19,6 +19,7 @@ from typing_extensions import override
 from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.models.load import BUILD_ERRORS
+from bitsure.models.offloading import offloaded_parts
 from bitsure.models.size import parameters_of, width_of
 from bitsure.quantize.inference.hooks import InferenceRounding
 from bitsure.scoring.engine import Engine
@@ -27,6 +28,7 @@ from bitsure.scoring.local import forward, state_copies
 from bitsure.scoring.local.budget import PROBE_TOKENS, Budget
 from bitsure.scoring.local.diagnose import first_broken_module
 from bitsure.scoring.local.logits_from_states import input_device
+from bitsure.scoring.local.offloaded_batches import RunBatches, bring_blocks_once, most_tokens_at_once
 from bitsure.scoring.local.padding import pad, rows_padded_together
 from bitsure.scoring.local.rows import TreeRow, batches, chains, trees
 from bitsure.scoring.local.trial import RunBatch, padding_changes, why_no_copies, why_no_copies_by_token, why_no_trees
@@ -93,7 +95,8 @@ class LocalEngine(Engine):
         self.model, self.share = model, share
         self.rounding = rounding or InferenceRounding()
         self.width = width_of(model)
-        self.budget = Budget(input_device(model), model.config.get_text_config().vocab_size)
+        self.is_offloaded = bool(offloaded_parts(model))
+        self.budget = Budget(input_device(model), model.config.get_text_config().vocab_size, self.is_offloaded)
         self._checked_length = dict.fromkeys(WAYS, 0)  # way → tokens of the longest input for which it was checked
         self._padded_length = 0  # tokens that an input was padded to without a change of its log-probabilities
 
@@ -126,8 +129,9 @@ class LocalEngine(Engine):
                 to round.
         """
         passes = self._passes(requests)
+        brings_once = self.is_offloaded and self._may_bring_once(passes, requests)
         self.rounding.reached.clear()
-        for number, batch in enumerate(self._run_batches(requests, passes, journal, known)):
+        for number, batch in enumerate(self._run_batches(requests, passes, journal, known, brings_once)):
             if number == 0:
                 self.rounding.check_reached()
             yield batch
@@ -265,13 +269,36 @@ class LocalEngine(Engine):
         absolute, relative = TOLERANCE[self._dtype]
         return f"in {self._dtype} they may differ by {absolute} + {relative} of it"
 
+    def _may_bring_once(self, passes: Passes, requests: Requests) -> bool:
+        """Return whether batches get the same numbers when each block of an offloaded model is brought once for all of them."""
+        few = few_questions(requests)
+        batches_of_few = passes.lay_out(few, Limits(1, 1))
+        with self.rounding.exact():
+            expected = [dict(passes.run(self.model, batch, few)) for batch in batches_of_few]
+            try:
+                same = [dict(scored) for scored in bring_blocks_once(self.model, passes.run, batches_of_few, few)] == expected
+                why = "it changes log-probabilities"
+            except BUILD_ERRORS as error:  # of a family whose blocks do not simply follow each other
+                same, why = False, words_of(error)
+        log.info("offloaded blocks are brought once for many batches%s", "" if same else f": no: {why}")
+        return same
+
     def _run_batches(
-        self, requests: Requests, passes: Passes, journal: Journal, known: Mapping[int, Scored]
+        self,
+        requests: Requests,
+        passes: Passes,
+        journal: Journal,
+        known: Mapping[int, Scored],
+        brings_once: bool = False,
     ) -> Iterator[dict[int, Scored]]:
         """Run requests, the longest rows first, in batches within the journal's limits.
 
         Rows are laid out again, shorter, whenever a batch does not fit into memory.
+
+        Args:
+            brings_once: Whether each block of an offloaded model is brought once for many batches.
         """
+        run = partial(bring_blocks_once, self.model, passes.run) if brings_once else partial(_run_each, self.model, passes.run)
         remaining = dict(requests)
         waiting: deque[list[TreeRow]] = deque()
         running: deque[Mapping[int, Scored]] = deque()  # their scores are not read yet, which would wait for them
@@ -281,38 +308,71 @@ class LocalEngine(Engine):
             if limits != journal.limits(done):
                 limits = journal.limits(done)
                 waiting = deque(passes.lay_out(remaining, limits))
-            batch = waiting.popleft()
-            numbers = {i for row in batch for i in row.scored}
-            if not numbers <= known.keys():
-                scored = self._run_batch(passes.run, batch, requests)
+            most = most_tokens_at_once(self.model, limits.shared) if brings_once else 0
+            together = _take(waiting, most, lambda scored: journal.limits(done + scored) == limits)
+            new = [batch for batch in together if not _numbers(batch) <= known.keys()]
+            if new:
+                scored = self._run(run, new, requests)
                 if scored is None:
-                    fewer = self.budget.shrink(len(batch) * len(batch[0]))
+                    fewer = self.budget.shrink(_tokens(new[0]))
                     journal.lower(done, Limits(fewer, fewer))
                     continue
-                running.append(scored)
-            for i in numbers:
+                running.extend(scored)
+            for i in (i for batch in together for i in _numbers(batch)):
                 del remaining[i]
             while len(running) > (IN_FLIGHT.get(self.budget.device.type, 0) if remaining else 0):
                 yield dict(running.popleft())
 
-    def _run_batch(self, run: RunBatch, batch: list[TreeRow], requests: Requests) -> Mapping[int, Scored] | None:
-        """Run a batch. Returns None if memory does not suffice; raises UserError if a smaller batch cannot be made."""
-        tokens = len(batch) * len(batch[0])
+    def _run(self, run: RunBatches, together: list[list[TreeRow]], requests: Requests) -> list[Mapping[int, Scored]] | None:
+        """Run batches. Returns None if memory does not suffice; raises UserError if a smaller batch cannot be made."""
         try:
-            scored = run(self.model, batch, requests)
+            scored = run(together, requests)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             failure = str(error)
         else:
-            self.tokens += tokens
+            self.tokens += sum(map(_tokens, together))
             return scored
-        if len(batch) == 1 and not batch[0].splits:  # out here the memory of the failed pass is free
+        longest = together[0]  # out here the memory of the failed pass is free
+        if len(longest) == 1 and not longest[0].splits:
             raise UserError(
-                f"One input of {tokens} tokens does not fit in the memory that is left ({failure}). "
+                f"One input of {_tokens(longest)} tokens does not fit in the memory that is left ({failure}). "
                 "Free some, or take a smaller model."
             )
         return None
+
+
+def _run_each(
+    model: PreTrainedModel, run: RunBatch, together: Sequence[list[TreeRow]], requests: Requests
+) -> list[Mapping[int, Scored]]:
+    return [run(model, batch, requests) for batch in together]
+
+
+def _take(waiting: deque[list[TreeRow]], most_tokens: int, has_limits: Callable[[int], bool]) -> list[list[TreeRow]]:
+    """Take the batches that are run together: the first, and more within a number of tokens and while limits are the same.
+
+    Args:
+        waiting: The batches in their order; those that are returned are removed.
+        most_tokens: Of all batches, padding counted.
+        has_limits: Returns whether the limits hold for a batch, given how many requests are in those before it.
+    """
+    together = [waiting.popleft()]
+    while waiting and sum(map(_tokens, [*together, waiting[0]])) <= most_tokens:
+        if not has_limits(sum(len(_numbers(batch)) for batch in together)):
+            break
+        together.append(waiting.popleft())
+    return together
+
+
+def _tokens(batch: list[TreeRow]) -> int:
+    """Return a batch's tokens, padding counted."""
+    return len(batch) * len(batch[0])
+
+
+def _numbers(batch: list[TreeRow]) -> set[int]:
+    """Return the requests of a batch."""
+    return {i for row in batch for i in row.scored}
 
 
 def _length(request: Request) -> int:

@@ -59,6 +59,13 @@ def logits_of(model: PreTrainedModel, states: torch.Tensor) -> torch.Tensor:
     return logits
 
 
+def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
+    """Return a model's blocks."""
+    parent, name = _blocks(model)
+    blocks: nn.ModuleList = getattr(parent, name)
+    return blocks
+
+
 def remove_blocks(model: PreTrainedModel) -> None:
     """Remove a model's blocks, to free their memory: what is left makes logits from states."""
     parent, name = _blocks(model)
@@ -68,7 +75,7 @@ def remove_blocks(model: PreTrainedModel) -> None:
 @contextmanager
 def _without_blocks(model: PreTrainedModel) -> Iterator[None]:
     parent, name = _blocks(model)
-    blocks = getattr(parent, name)
+    blocks = blocks_of(model)
     setattr(parent, name, nn.ModuleList())
     try:
         yield

@@ -1,0 +1,54 @@
+"""Weights that stay on disk, or in main memory beside a GPU, and come into memory when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def offloaded_parts(module: nn.Module) -> list[nn.Module]:
+    """Return the modules inside a module whose own weights accelerate brings when they run."""
+    return [part for part in module.modules() if getattr(getattr(part, "_hf_hook", None), "offload", False)]
+
+
+def blocks_on_disk(model: nn.Module, blocks: str) -> dict[str, str]:
+    """Return a `device_map` that leaves a model's blocks on disk and brings everything else into main memory.
+
+    Args:
+        model: The model; its weights are not needed.
+        blocks: The name of the list of its blocks.
+    """
+    places = {f"{blocks}.{number}": "disk" for number, _ in model.get_submodule(blocks).named_children()}
+    for name, module in model.named_modules():
+        if name != blocks and f"{blocks}.".startswith(f"{name}." if name else ""):  # the list stands inside it
+            children = [child for child, _ in (*module.named_children(), *module.named_parameters(recurse=False))]
+            inside = [f"{name}.{child}" if name else child for child in children]
+            places |= {child: "cpu" for child in inside if not f"{blocks}.".startswith(f"{child}.")}
+    return places
+
+
+@contextmanager
+def weights_in_memory(module: nn.Module) -> Iterator[None]:
+    """Have a module's offloaded weights where it computes for the length of the `with` block, read once however often it runs.
+
+    What is written into them is lost at the end. Other modules stay as they are.
+    """
+    parts = offloaded_parts(module)
+    forwards: dict[nn.Module, Any] = {}
+    hooks: list[tuple[nn.Module, Any]] = [(part, part._hf_hook) for part in parts]
+    brought = []
+    try:
+        for part, hook in hooks:
+            hook.pre_forward(part)
+            brought.append((part, hook))
+            forwards[part] = vars(part).pop("forward")  # accelerate's, which would bring the weights again
+        yield
+    finally:
+        for part, hook in brought:
+            if part in forwards:
+                part.forward = forwards[part]
+            hook.post_forward(part, None)

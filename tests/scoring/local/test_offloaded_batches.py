@@ -1,0 +1,68 @@
+"""A model on disk is scored block by block: the numbers of memory, and each block read once for many batches."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from accelerate.utils import OffloadedWeightsLoader
+
+from bitsure.models.load import empty_model, load_model
+from bitsure.models.offloading import blocks_on_disk, weights_in_memory
+from bitsure.scoring.journal import Journal, Limits
+from bitsure.scoring.local.local_engine import LocalEngine
+from tests.builders.families import FAMILIES, build
+from tests.builders.marks import needs_transformers_5
+from tests.builders.tokenizers import byte_tokenizer
+
+REQUESTS = [([5 + i, 6, 7, 8 + i], [9, 10 + i]) for i in range(20)]
+BATCHES = Limits(6, 6)  # one input in each
+pytestmark = needs_transformers_5
+
+
+@pytest.fixture(scope="module")
+def on_disk(tmp_path_factory):
+    path = tmp_path_factory.mktemp("on-disk")
+    build("llama", **FAMILIES["llama"]).save_pretrained(path)
+    byte_tokenizer().save_pretrained(path)
+    return path, {**blocks_on_disk(empty_model(path), "model.layers"), "lm_head": "disk", "model.embed_tokens": "disk"}
+
+
+def score(path, places, share=True):
+    """Score in batches of one input each."""
+    engine = LocalEngine(load_model(path, "float32", places=places)[0], 64, share)
+    engine.limits = lambda: BATCHES
+    return engine.score(REQUESTS, journal=Journal())
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_twenty_batches_read_each_block_as_often_as_one(on_disk, monkeypatch, share):
+    reads: list[str] = []
+    read = OffloadedWeightsLoader.__getitem__
+    monkeypatch.setattr(OffloadedWeightsLoader, "__getitem__", lambda loader, name: reads.append(name) or read(loader, name))
+    begun: list[int] = []
+    run = LocalEngine._run_batches
+
+    def watched(engine, *args):
+        begun.append(len(reads))
+        yield from run(engine, *args)
+
+    monkeypatch.setattr(LocalEngine, "_run_batches", watched)
+    path, places = on_disk
+    found = score(path, places, share)
+    counts = Counter(reads[begun[-1] :])
+    assert set(counts.values()) == {2}  # 16 batches and 4
+    assert {name.partition("layers.")[2][:1] for name in counts} == {"", "0", "1"}
+    assert found == score(path, {"": "cpu"}, share)
+
+
+def test_modules_compute_with_what_is_in_memory_and_bring_it_again_afterwards(on_disk):
+    path, places = on_disk
+    model, _ = load_model(path, "float32", places=places)
+    block = model.model.layers[1]
+    with weights_in_memory(block):
+        assert not block.mlp.up_proj.weight.is_meta and model.model.layers[0].mlp.up_proj.weight.is_meta
+        block.mlp.up_proj.weight.data.zero_()
+    assert block.mlp.up_proj.weight.is_meta
+    with weights_in_memory(block):
+        assert block.mlp.up_proj.weight.any()
