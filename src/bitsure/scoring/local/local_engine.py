@@ -308,8 +308,8 @@ class LocalEngine(Engine):
             if limits != journal.limits(done):
                 limits = journal.limits(done)
                 waiting = deque(passes.lay_out(remaining, limits))
-            most = most_tokens_at_once(self.model, limits.shared) if brings_once else 0
-            together = _take(waiting, most, lambda scored: journal.limits(done + scored) == limits)
+            most = most_tokens_at_once(self.model, journal.limits(done).shared) if brings_once else 0
+            together = _take(waiting, most, journal, done)
             new = [batch for batch in together if not _numbers(batch) <= known.keys()]
             if new:
                 scored = self._run(run, new, requests)
@@ -349,17 +349,18 @@ def _run_each(
     return [run(model, batch, requests) for batch in together]
 
 
-def _take(waiting: deque[list[TreeRow]], most_tokens: int, has_limits: Callable[[int], bool]) -> list[list[TreeRow]]:
-    """Take the batches that are run together: the first, and more within a number of tokens and while limits are the same.
+def _take(waiting: deque[list[TreeRow]], most_tokens: int, journal: Journal, done: int) -> list[list[TreeRow]]:
+    """Take the batches that are run together: the first, and more of the same limits within a number of tokens.
 
     Args:
         waiting: The batches in their order; those that are returned are removed.
         most_tokens: Of all batches, padding counted.
-        has_limits: Returns whether the limits hold for a batch, given how many requests are in those before it.
+        journal: Has the limits.
+        done: How many requests were scored before.
     """
     together = [waiting.popleft()]
     while waiting and sum(map(_tokens, [*together, waiting[0]])) <= most_tokens:
-        if not has_limits(sum(len(_numbers(batch)) for batch in together)):
+        if journal.limits(done + sum(len(_numbers(batch)) for batch in together)) != journal.limits(done):
             break
         together.append(waiting.popleft())
     return together
