@@ -37,7 +37,7 @@ def sharded(tmp_path_factory):
 
 
 @needs_transformers_5
-@pytest.mark.parametrize("name", QUANTIZERS)
+@pytest.mark.parametrize("name", ["gptq", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rtn", "awq"))])
 def test_blocks_from_disk_give_the_bytes_of_a_model_in_memory(sharded, calib_file, tmp_path, monkeypatch, name):
     planned = plan(sharded, QUANTIZERS[name], calib_file)
     on_disk = ensure_quantized(planned, Store(tmp_path / "disk"), tmp_path / "log")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import time
 from collections.abc import Iterator
@@ -117,6 +118,12 @@ def free_memory(device: torch.device) -> int:
         return available
     cached = dict(line.split() for line in details.splitlines()).get("inactive_file", 0)  # given back when it is needed
     return available if limit == "max" else min(available, int(limit) - int(used) + int(cached))
+
+
+def return_freed_memory() -> None:
+    """Have the C library return freed memory to the system: between pieces that are in use it keeps what it could use again."""
+    with suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def address_space() -> int | None:

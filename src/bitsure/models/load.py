@@ -13,6 +13,7 @@ from bitsure.base.json_files import read_object
 from bitsure.base.out_of_memory import is_out_of_memory, memory_errors
 from bitsure.config.model import ModelSettings
 from bitsure.models.facts import check_memory, scoring_device, transformers_major_version
+from bitsure.models.offloading import files_not_mapped
 from bitsure.models.tokenizers import check_tokenizer, load_tokenizer
 from bitsure.models.weight_content import check_finite, check_floating, check_indices, check_whole
 from bitsure.models.weight_files import weight_files
@@ -185,7 +186,8 @@ def _load_spread(path: Path, dtype: str, settings: ModelSettings, **placement: A
 
     folder = tempfile.TemporaryDirectory(prefix="bitsure-offload-")  # for weights on disk that are no safetensors
     try:
-        model = _from_pretrained(path, dtype, settings, offload_folder=folder.name, **placement)
+        with files_not_mapped():
+            model = _from_pretrained(path, dtype, settings, offload_folder=folder.name, **placement)
     except SafetensorError as error:
         if transformers_major_version() > 4:
             raise

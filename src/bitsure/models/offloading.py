@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from bitsure.base.resources import return_freed_memory
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -32,6 +34,26 @@ def blocks_on_disk(model: nn.Module, blocks: str) -> dict[str, str]:
 
 
 @contextmanager
+def files_not_mapped() -> Iterator[None]:
+    """Have transformers read tensors from safetensors files for the length of the `with` block, and accelerate from now on.
+
+    They map files into memory: all shards of a checkpoint, or a whole file for each tensor. A limit on address space counts
+    that.
+    """
+    import accelerate.utils.offload
+    import transformers.modeling_utils
+    from safetensors import safe_open
+
+    loading: Any = transformers.modeling_utils
+    bringing: Any = accelerate.utils.offload
+    loading.safe_open = bringing.safe_open = lambda *args, **settings: safe_open(*args, **settings | {"backend": "pread"})
+    try:
+        yield
+    finally:
+        loading.safe_open = safe_open
+
+
+@contextmanager
 def weights_in_memory(module: nn.Module) -> Iterator[None]:
     """Have a module's offloaded weights where it computes for the length of the `with` block, read once however often it runs.
 
@@ -43,8 +65,8 @@ def weights_in_memory(module: nn.Module) -> Iterator[None]:
     brought = []
     try:
         for part, hook in hooks:
-            hook.pre_forward(part)
             brought.append((part, hook))
+            hook.pre_forward(part)
             forwards[part] = vars(part).pop("forward")  # accelerate's, which would bring the weights again
         yield
     finally:
@@ -52,3 +74,5 @@ def weights_in_memory(module: nn.Module) -> Iterator[None]:
             if part in forwards:
                 part.forward = forwards[part]
             hook.post_forward(part, None)
+        if brought:
+            return_freed_memory()

@@ -91,7 +91,7 @@ def _check_header(file: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, "np"):
+        with safe_open(file, "np", backend="pread"):
             pass
     except SafetensorError as error:
         if is_out_of_memory(error):
@@ -104,7 +104,7 @@ def _types(file: Path) -> Iterator[tuple[str, str, int]]:
     from safetensors import safe_open
 
     if file.suffix == ".safetensors":
-        with safe_open(file, "np") as tensors:
+        with safe_open(file, "np", backend="pread") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - not a dict
                 part = tensors.get_slice(name)
                 yield name, part.get_dtype(), len(part.get_shape())
@@ -118,7 +118,7 @@ def _tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
     from safetensors import safe_open
 
     if file.suffix == ".safetensors":
-        with safe_open(file, "pt") as tensors:
+        with safe_open(file, "pt", backend="pread") as tensors:  # An address-space limit counts a mapped file as a whole.
             for name in tensors.keys():  # noqa: SIM118 - not a dict
                 yield name, tensors.get_tensor(name)
         return

@@ -35,7 +35,7 @@ def stored_types(path: Path) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for file in weight_files(path):
         if file.suffix == ".safetensors":
-            with safe_open(file, "pt") as tensors:
+            with safe_open(file, "pt", backend="pread") as tensors:
                 for key in tensors.keys():  # noqa: SIM118 - not a dict
                     tensor = tensors.get_slice(key)
                     counts[tensor.get_dtype()] += math.prod(tensor.get_shape())

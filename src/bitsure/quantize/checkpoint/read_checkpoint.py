@@ -34,7 +34,7 @@ def read_tensors(directory: Path) -> dict[str, torch.Tensor]:
     """Return all tensors of a checkpoint's files, by name."""
     tensors: dict[str, torch.Tensor] = {}
     for path in sorted(directory.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "pt", backend="pread") as file:
             tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     return tensors
 
@@ -43,7 +43,7 @@ def files_by_tensor(directory: Path) -> dict[str, Path]:
     """Return the file of each tensor of a checkpoint, by the tensor's name."""
     files: dict[str, Path] = {}
     for path in sorted(directory.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "pt", backend="pread") as file:
             files |= dict.fromkeys(file.keys(), path)
     return files
 
@@ -68,6 +68,9 @@ class StoredWeights(Mapping[str, Weight]):
 
     def __getitem__(self, name: str) -> Weight:
         return self._take(self._stored[name])[0]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored  # The inherited one would read the weight.
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._stored)
@@ -98,7 +101,7 @@ class StoredWeights(Mapping[str, Weight]):
     def _read(self, keys: Iterable[str]) -> dict[str, torch.Tensor]:
         tensors = {}
         for key in keys:
-            with safe_open(self._files[key], "pt") as file:
+            with safe_open(self._files[key], "pt", backend="pread") as file:
                 tensors[key] = file.get_tensor(key)
         return tensors
 

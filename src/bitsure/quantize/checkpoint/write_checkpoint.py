@@ -83,7 +83,7 @@ def merge_parts(parts: Sequence[Path], directory: Path, rotations: Rotations) ->
     join_files([part / WEIGHTS for part in parts], directory / WEIGHTS)
     _write_settings(directory, _with_layers((beyond_gptq or settings)[0], of_layers))
     InferenceScheme.merge([InferenceScheme.read(part) for part in parts], rotations).write(directory)
-    with safe_open(directory / WEIGHTS, "pt") as merged:
+    with safe_open(directory / WEIGHTS, "pt", backend="pread") as merged:
         for part in parts:
             written = read_tensors(part)
             _same_or_raise(written, {name: merged.get_tensor(name) for name in written})

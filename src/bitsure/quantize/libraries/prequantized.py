@@ -200,7 +200,7 @@ def _names(checkpoint: Source) -> set[str]:
 
     names: set[str] = set()
     for path in weight_files(checkpoint.path):
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "pt", backend="pread") as file:
             names |= set(file.keys())
     return names
 

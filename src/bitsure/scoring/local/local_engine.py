@@ -293,10 +293,8 @@ class LocalEngine(Engine):
     ) -> Iterator[dict[int, Scored]]:
         """Run requests, the longest rows first, in batches within the journal's limits.
 
-        Rows are laid out again, shorter, whenever a batch does not fit into memory.
-
-        Args:
-            brings_once: Whether each block of an offloaded model is brought once for many batches.
+        Rows are laid out again, shorter, whenever a batch does not fit into memory. With `brings_once` each block of an
+        offloaded model is brought once for many batches.
         """
         run = partial(bring_blocks_once, self.model, passes.run) if brings_once else partial(_run_each, self.model, passes.run)
         remaining = dict(requests)
