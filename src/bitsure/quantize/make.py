@@ -89,41 +89,44 @@ def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path
             check_finite(files.path)
     with terminal.output_to(log_file):
         windows, held_out = windows_of(source.path, source.settings.trust_remote_code, plan.text, plan.calib, plan.nsamples)
-    with (
-        resources.measured() as use,
-        progress("quantizing", total=None) as advance,
-    ):
-        job = QuantizationJob(
-            source,
-            plan.dtype,
-            windows,
-            held_out,
-            directory,
-            parts,
-            store,
-            log_file,
-            advance,
-            matched,
-            checkpoint=plan.checkpoint.path if plan.checkpoint else None,
-            all_experts=plan.all_experts,
-            places=plan.places(empty_modules(source.path, source.settings.trust_remote_code)),
-        )
+    job = QuantizationJob(
+        source,
+        plan.dtype,
+        windows,
+        held_out,
+        directory,
+        parts,
+        store,
+        log_file,
+        matched=matched,
+        checkpoint=plan.checkpoint.path if plan.checkpoint else None,
+        all_experts=plan.all_experts,
+        places=plan.places(empty_modules(source.path, source.settings.trust_remote_code)),
+    )
+    with resources.measured() as use:
+        seconds, calibration = _quantize(plan, job)
+        with working("verifying the weights"):
+            proof = _prove(plan, job, calibration)
+    costs = asdict(use) | {"seconds": seconds}
+    proof = proof.model_copy(update=costs | {"bytes_on_disk": _bytes_on_disk(plan, directory)})
+    tokens = windows.numel() + held_out.numel()
+    operations = work.quantizing_work(parameters_of(job.model), width_of(job.model), tokens)
+    work.write_cost(directory, work.EntryCost(plan.quant.name, time.monotonic() - begun, operations))
+    write(directory / PROOF, proof)
+
+
+def _quantize(plan: Plan, job: QuantizationJob) -> tuple[float, ExpertCalibration | None]:
+    """Write the checkpoint; return how many seconds that took, and how the tokens of a mixture's experts were counted."""
+    with resources.measured() as use, progress("quantizing", total=None) as job.advance:
         calibration = _calibration_of_experts(plan, job)
         plan.quant.quantize(job)
-        if not plan.quant.reads_checkpoint and not any(directory.iterdir()):
+        if not plan.quant.reads_checkpoint and not any(job.directory.iterdir()):
             raise UserError(
                 f"quant={plan.quant.name}: quantize wrote no layer; call job.write with every layer of job.layers()."
             )
-        if plan.quant.changes_model:
-            job.forget_model()
-        model = job.model
-    with working("verifying the weights"):
-        proof = _prove(plan, job, calibration)
-    proof = proof.model_copy(update=asdict(use) | {"bytes_on_disk": _bytes_on_disk(plan, directory)})
-    tokens = windows.numel() + held_out.numel()
-    operations = work.quantizing_work(parameters_of(model), width_of(model), tokens)
-    work.write_cost(directory, work.EntryCost(plan.quant.name, time.monotonic() - begun, operations))
-    write(directory / PROOF, proof)
+    if plan.quant.changes_model:
+        job.forget_model()
+    return use.seconds, calibration
 
 
 def _gguf_file(plan: Plan, directory: Path) -> Path | None:

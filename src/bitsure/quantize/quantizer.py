@@ -76,7 +76,7 @@ class QuantizationJob:
     """Where results are kept that other quantizers can use too."""
     log_file: Path
     """Where the output of libraries goes."""
-    advance: Callable[..., None]
+    advance: Callable[..., None] = lambda *steps, **total: None
     """Progress: `advance(1, total=n)` after each of n steps."""
     matched: Quantization | None = None
     """The proof of `matched_quantizer`; None where the quantizer has none."""
