@@ -279,7 +279,7 @@ class LocalEngine(Engine):
                 same = [dict(scored) for scored in bring_blocks_once(self.model, passes.run, batches_of_few, few)] == expected
                 why = "it changes log-probabilities"
             except BUILD_ERRORS as error:  # of a family whose blocks do not simply follow each other
-                same, why = False, words_of(error)
+                same, why = False, in_one_line(error)
         log.info("offloaded blocks are brought once for many batches%s", "" if same else f": no: {why}")
         return same
 
