@@ -6,7 +6,7 @@ POLYGRAPH := .venv-polygraph/bin
 VLLM := .venv-vllm/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-auto-gptq test-polygraph test-vllm test-gpu check docs docs-results bench-errors bench-exactness bench-scoring bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm bench-rotations bench-gpu formats families classes tasks models picture systems qbench studies tutorial prefetch setup setup-auto-gptq setup-polygraph setup-vllm clean real-models
+.PHONY: help run test test-all test-auto-gptq test-polygraph test-vllm test-gpu check docs docs-results bench-errors bench-exactness bench-scoring bench-shares bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm bench-rotations bench-gpu formats families classes tasks models picture systems qbench studies tutorial prefetch setup setup-auto-gptq setup-polygraph setup-vllm clean real-models
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -48,6 +48,9 @@ bench-errors: setup ## which error of a layer predicts the loss, on a real model
 
 bench-scoring: setup ## time scoring beside lm-evaluation-harness (benchmarks/scoring.md)
 	$(BIN)/python -m benchmarks.scoring $(ARGS)
+
+bench-shares: setup ## what scoring spends its time on, on a real model (benchmarks/time_shares.md; make real-models first)
+	$(BIN)/python -m benchmarks.time_shares $(ARGS)
 
 bench-generation: setup ## time writing answers beside lm-evaluation-harness (benchmarks/generation.md)
 	$(BIN)/python -m benchmarks.generation $(ARGS)

@@ -276,6 +276,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="opt-125m,pocket-1m,pocket-4m")
     parser.add_argument("--times", type=float, default=1, help="as many questions; pocket models get ten times as many again")
+    parser.add_argument("--shapes", nargs="*", default=[shape.name for shape in SHAPES])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--out", type=Path, default=HERE / "scoring.md")
@@ -291,7 +292,7 @@ def main() -> None:
         rate = multiply_adds_per_second(model)
         rows = []
         with vllm_of(name, model, arguments.dtype, arguments.device) as vllm:
-            for shape in SHAPES:
+            for shape in (shape for shape in SHAPES if shape.name in arguments.shapes):
                 rows.append(compare(model, shape, max(1, round(times * shape.questions)), rate, vllm))
                 print(name, rows[-1], flush=True)
         requests = draw(SHAPES[0], max(1, round(times * SHAPES[0].questions)), model.config.vocab_size)

@@ -24,6 +24,7 @@ class VllmCalls:
     runs_weights: bool = False  # those of the model's directory, in place of `logprobs`
     refuses: str | None = None  # every model, with these words
     stops_after: int | None = None  # calls of generate
+    fails_after: int | None = None  # the same: a kernel is missing
     models: list[dict] = field(default_factory=list)
     configs: list[dict] = field(default_factory=list)  # of the models
     prompts: list[list[list[int]]] = field(default_factory=list)
@@ -55,6 +56,8 @@ def install_vllm(monkeypatch, **settings) -> VllmCalls:
             self.logprobs = _logprobs_of(given["model"]) if calls.runs_weights else calls.logprobs
 
         def generate(self, prompts, settings, use_tqdm):
+            if calls.fails_after is not None and len(calls.prompts) >= calls.fails_after:
+                raise AttributeError("no kernel cpu_gemm_wna16")
             if calls.stops_after is not None and len(calls.prompts) >= calls.stops_after:
                 raise KeyboardInterrupt
             ids = [prompt["prompt_token_ids"] for prompt in prompts]
@@ -62,7 +65,10 @@ def install_vllm(monkeypatch, **settings) -> VllmCalls:
             return [_answer(prompt, self.logprobs(prompt), settings) for prompt in ids]
 
     package.LLM = LLM
+    exceptions = ModuleType("vllm.v1.engine.exceptions")
+    exceptions.EngineDeadError = type("EngineDeadError", (Exception,), {})
     monkeypatch.setitem(sys.modules, "vllm", package)
+    monkeypatch.setitem(sys.modules, exceptions.__name__, exceptions)
     monkeypatch.setattr(vllm_program, "installed_version", lambda package: "0.32.0")
     return calls
 

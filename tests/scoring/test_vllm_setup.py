@@ -100,6 +100,12 @@ def test_what_vllm_does_not_run_is_refused_in_its_words(engine_of, monkeypatch):
         engine_of()
 
 
+def test_a_kernel_that_is_missing_is_refused_in_its_words(engine_of, monkeypatch):
+    install_vllm(monkeypatch, fails_after=0)
+    with pytest.raises(UserError, match=r"does not run .*'no kernel cpu_gemm_wna16'\. libraries\.log has its messages"):
+        engine_of()
+
+
 def test_messages_speak_of_vllm_and_not_of_a_server(engine_of, monkeypatch):
     install_vllm(monkeypatch, logprobs=lambda ids: hashed_logprobs(ids).round(2))
     with pytest.raises(UserError, match=r"scoring.engine=vllm: vLLM rounds log-probabilities to 2 decimals"):

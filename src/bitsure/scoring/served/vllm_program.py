@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -41,9 +43,10 @@ class VllmProgram(CompletionService):
         import vllm
 
         super().__init__(GIVEN)
-        self.name = f"vLLM {vllm_version()}"
+        self.name, self._directory = f"vLLM {vllm_version()}", directory
         self._one_at_a_time = threading.Lock()
-        try:
+        gc.collect()  # an earlier model leaves the memory before this one is loaded
+        with self._failures_refused():
             self._llm = vllm.LLM(
                 model=str(directory),
                 dtype=dtype,
@@ -57,9 +60,17 @@ class VllmProgram(CompletionService):
                 enforce_eager=settings.eager,
                 seed=0,
             )
-        except (ValueError, RuntimeError, AttributeError) as error:  # vLLM's, also for a kernel that this CPU's build lacks
+
+    @contextmanager
+    def _failures_refused(self) -> Iterator[None]:
+        """Raise UserError, with vLLM's words, where it does not load or run the model."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            yield
+        except (ValueError, RuntimeError, AttributeError, EngineDeadError) as error:  # attributes: a kernel that a build lacks
             raise self.refusal(
-                f"{self.name} does not run {directory}: {self.quoted(str(error))}. libraries.log has its messages; "
+                f"{self.name} does not run {self._directory}: {self.quoted(str(error))}. libraries.log has its messages; "
                 "scoring.engine=local runs what transformers loads"
             ) from error
 
@@ -91,7 +102,7 @@ class VllmProgram(CompletionService):
             prompt_logprobs=body.get("prompt_logprobs"),
         )
         prompts = [{"prompt_token_ids": prompt} for prompt in body["prompt"]]
-        with self._one_at_a_time:  # which vLLM's LLM wants
+        with self._one_at_a_time, self._failures_refused():  # vLLM's LLM is not for several threads
             outputs = self._llm.generate(prompts, settings, use_tqdm=False)
         read = sum(len(output.prompt_token_ids) for output in outputs)
         choices = [_choice(output) | {"index": i} for i, output in enumerate(outputs)]
