@@ -128,8 +128,10 @@ def general(row: ClassRow, sentence: str) -> str:
     sentence = re.sub(rf"\S*/{family}\b|\b{family}\b|\b{row.name}\b", "the model", sentence)
     sentence = re.sub(r"^quant=\S+: ", "", sentence)
     sentence = re.sub(r"\b\w+(\.\w+){2,}|\b\w+\.\w+_proj", "…", sentence)
-    sentence = re.sub(r"…(,? (and )?…)+", "…", sentence)
-    return re.sub(r"\b\d+ (weights|layers|lists)", r"some \1", sentence)[:400]
+    sentence = re.sub(r"…(,? (and )?…)+( and \d+ more)?", "…", sentence)
+    sentence = re.sub(r"`[^`]*` not found", "`…` not found", sentence)
+    sentence = re.sub(r"\bof the \d+ linear", "of the linear", sentence)
+    return re.sub(r"\b\d+ (of the|weights|layers|lists)", r"some \1", sentence)[:400]
 
 
 def _attempt(row: ClassRow, what: str, work: Callable[[], str]) -> str:

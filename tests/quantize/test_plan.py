@@ -39,6 +39,14 @@ def test_what_the_models_forward_pass_decides_is_known_by_its_library(tiny_model
         assert plan(tiny_model, quant, calib_file).made_from["libraries"].keys() == {"torch"}
 
 
+def test_weights_whose_calibration_scales_rounded_inputs_have_a_key_of_their_own():
+    """Calibration computed them otherwise once."""
+    scaled = Rtn(4, 32, True, transforms=["smooth"], activations=Activations(8))
+    assert "input_scaling" in scaled.identity(None)
+    for other in (Rtn(4, 32, True, activations=Activations(8)), Rtn(4, 32, True, transforms=["scale"])):
+        assert "input_scaling" not in other.identity(None)
+
+
 def test_memory_has_to_hold_the_copy_of_a_model_on_which_rotations_are_learned(tiny_model, calib_file, tmp_path, monkeypatch):
     def planned(steps: int):
         quant = Rtn(4, 32, True, transforms=["rotate"], rotation=RotationSettings(steps=steps))

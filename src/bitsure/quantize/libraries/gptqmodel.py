@@ -154,8 +154,8 @@ def _refusals(quant: GptqSettings) -> Iterator[None]:
 
     try:
         yield
-    except (StrictDataclassError, *BUILD_ERRORS) as error:
-        if is_out_of_memory(error):
+    except (OSError, StrictDataclassError, *BUILD_ERRORS) as error:
+        if is_out_of_memory(error) or getattr(error, "errno", None):  # The latter is a disk's or a network's.
             raise
         words = str(error).partition("\n")[0][:200]  # after it comes the whole model
         raise UserError(
