@@ -123,7 +123,7 @@ def words(error: BaseException) -> str:
 
 def general(row: ClassRow, sentence: str) -> str:
     """Return a refusal without the names and numbers that differ from class to class."""
-    sentence = re.sub(r"/\S*?/store/\S+", "the checkpoint", sentence)
+    sentence = re.sub(r"/\S*?/store/\S+", "the checkpoint", re.sub(r"https?://[^\s']+", "…", sentence))
     family = re.escape(row.family)
     sentence = re.sub(rf"\S*/{family}\b|\b{family}\b|\b{row.name}\b", "the model", sentence)
     sentence = re.sub(r"^quant=\S+: ", "", sentence)
