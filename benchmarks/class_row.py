@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import random
 import re
@@ -19,6 +18,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from benchmarks.tiny_models import build_small, small_config
 from bitsure.base.errors import UserError
+from bitsure.base.json_files import read_object
 from bitsure.base.store import Store
 from bitsure.config.model import ModelSettings
 from bitsure.config.schema import CalibSettings, ScoringSettings
@@ -101,9 +101,7 @@ def study(family: str, name: str, quantizers: dict[str, Quantizer], folder: Path
     row, path, begun = ClassRow(family, name), folder / family, time.process_time()
     try:
         build_small(family).half().save_pretrained(path)
-        if (config := small_config(family)).model_type != json.loads((path / "config.json").read_text(encoding="utf-8"))[
-            "model_type"
-        ]:
+        if (config := small_config(family)).model_type != read_object(path / "config.json")["model_type"]:
             config.save_pretrained(path)  # of the whole, such as a model of images and text, as it is published
     except (StrictDataclassError, *BUILD_ERRORS) as error:  # of transformers' own code
         row.scoring = f"{NOT_BUILT} ({words(error)})"
