@@ -113,6 +113,7 @@ def main() -> None:
     print("\n".join(lines))
     if not given.quantizers:
         PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), {"families": lines}), encoding="utf-8")
+        given.rows.unlink()  # so that the next command tries all of them again
 
 
 def table(found: dict[str, dict[str, str]], quantizers: list[str]) -> list[str]:

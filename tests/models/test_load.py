@@ -56,8 +56,10 @@ def test_weights_that_have_not_changed_are_hashed_once_for_all_processes_of_a_st
 
 def test_float32_is_exact_also_in_an_environment_that_allows_tf32(tiny_model):
     torch.set_float32_matmul_precision("high")  # as TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1 does in NVIDIA's containers
+    torch.backends.cudnn.allow_tf32 = True  # as it is in every environment
     load_model(tiny_model, "float32")
     assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_a_repository_is_found_in_the_mirror(tiny_model, tmp_path):

@@ -50,7 +50,9 @@ def load_model(
     import torch
 
     settings = settings or ModelSettings(path=str(path))
-    torch.set_float32_matmul_precision("highest")  # NVIDIA's containers let a GPU round float32 factors to 10 bits (TF32).
+    # A GPU may round float32 factors to 10 bits (TF32): of products in NVIDIA's containers, of convolutions everywhere.
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     with memory_errors(f"loading {path} in {dtype}"):
         return _load(path, dtype, device, settings, places)
 

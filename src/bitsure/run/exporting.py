@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
@@ -22,9 +22,6 @@ from bitsure.report.rounded import at_run_time
 from bitsure.results import Provenance, Quantization, Verdict, read, read_if_there
 from bitsure.results.verdict import NON_INFERIOR
 from bitsure.run.model_card import model_card, next_step
-
-if TYPE_CHECKING:
-    pass
 
 GGUF = "gguf"  # the layout of a run that wrote a GGUF file
 

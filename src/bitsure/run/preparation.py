@@ -148,7 +148,7 @@ def prepare(config: Config, log_file: Path, memo: Memo, on_wait: Callable[[float
     text_scorer = TextScorer(scored_text, scorer.setup, source, store, log_file) if scored_text else None
     compared_answers = None
     if plan and config.task.preference:
-        own, other = (TextScorer(WrittenText(scorer, each), scorer.setup, source, store, log_file) for each in (None, scored))
+        own, other = (TextScorer(WrittenText(scorer, each), scorer.setup, source, store, log_file) for each in (full, scored))
         compared_answers = own, other
     _log_what_is_left_out(config, full.source, memo)
     attributes = config.attribution.measure and plan is not None
