@@ -163,4 +163,4 @@ docs-results: setup ## write docs/results.md and docs/metrics.md
 	$(BIN)/python -m benchmarks.results
 
 clean: ## remove environments, store and outputs
-	rm -rf .venv .venv-auto-gptq .venv-polygraph .bitsure outputs multirun
+	rm -rf .venv .venv-auto-gptq .venv-polygraph .venv-vllm .bitsure outputs multirun
