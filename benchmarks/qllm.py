@@ -18,8 +18,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from scipy.stats import t
 
+from bitsure.base.files import atomic_path
 from bitsure.base.store import Store
 from bitsure.config.number_formats import Activations
 from bitsure.config.paths import PROJECT
@@ -50,6 +52,7 @@ TRANSFORMS = {
 PAIRS = [("QLLM", "plain"), ("QLLM", "SmoothQuant"), ("reassembled", "plain"), ("QLLM", "SmoothQuant, tuned")]
 TASKS = ["pocket_recall", "pocket_reading", "pocket_stories"]
 RESAMPLES, LEVEL = 2000, 0.95
+FULL = "full precision"
 
 
 def quantizer(name: str, seed: int) -> Rtn:
@@ -76,36 +79,39 @@ def one(
 ) -> dict[str, tuple[float, np.ndarray]]:
     """Of one draw, by quantizer: the layers' mean output error, and the right answers' probabilities, (questions,).
 
-    They are kept beside the page, so that a command that was broken off goes on where it stopped.
+    Each quantizer's are kept beside the page, so that a command that was broken off goes on where it stopped.
     """
     import torch
 
     strength, every = outliers or (1, 1)
-    kept = given.out.with_suffix("") / f"{model}-{strength}-{every}-{draw}-{given.windows}-{given.questions}.pickle"
-    if kept.is_file():
-        return pickle.loads(kept.read_bytes())
+    file = given.out.with_suffix("") / f"{model}-{strength}-{every}-{draw}-{given.windows}-{given.questions}.pickle"
+    numbers = pickle.loads(file.read_bytes()) if file.is_file() else {}
+
+    def keep(name: str, error: float, records: pa.Table) -> None:
+        numbers[name] = error, question_set(records).true_label_prob
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(file) as temporary:
+            temporary.write_bytes(pickle.dumps(numbers))
 
     torch.set_num_threads(1)
     text = PROJECT / "pocket" / "text" / "calibration.txt"
     calib = CalibSettings(name="pocket", path=str(text), nsamples=given.windows, seqlen=256, seed=draw)
     task = TaskSettings(name="pocket", names=TASKS, include_path=str(PROJECT / "pocket" / "tasks"), limit=given.questions)
-    found = {}
     with tempfile.TemporaryDirectory() as folder:
         path, log, store = Path(folder) / "model", Path(folder) / "log", Store(Path(folder) / "store")
         write_model(model, outliers, draw, path)
         source = locate_model(ModelSettings(path=str(path)), None)
         scorer = Scorer(locate_questions(task, None), ScoringSettings(), "float32", store, log)
-        found["full precision"] = 0.0, question_set(scorer.score(ScoredModel(source), None, "full precision")).true_label_prob
-        for name, quant in quantizers.items():
+        missing = {name: quant for name, quant in quantizers.items() if name not in numbers}
+        full = scorer.score(ScoredModel(source), None, FULL) if missing else None
+        for name, quant in missing.items():
             plan = Plan(source, quant, calib, locate_text(calib, None), "float32")
             made = ensure_quantized(plan, store, log)
             error = np.mean([layer.output_error for layer in made.proof.layers.values()])
             rows = scorer.score(ScoredModel(source, plan.made_from), partial(Path, made.checkpoint), name)
-            joined = join(scorer.score(ScoredModel(source), None, ""), rows)
-            found[name] = float(error), question_set(joined.quantized).true_label_prob
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_bytes(pickle.dumps(found))
-    return found
+            keep(name, float(error), join(full, rows).quantized)
+            keep(FULL, 0.0, full)
+    return numbers
 
 
 def over_draws(values: np.ndarray) -> tuple[float, float, float]:
@@ -145,8 +151,8 @@ def tables(found: dict[str, list[dict]], pairs: list[tuple[str, str]]) -> str:
         lines += [f"## Outliers: {outliers}", "", "| | output error | true-label probability |", "|---|---|---|"]
         errors = {name: np.array([run[name][0] for run in runs]) for name in runs[0]}
         p = {name: np.array([run[name][1] for run in runs]) for name in runs[0]}
-        for name in [name for name in errors if name != "full precision"]:
-            shift = over_draws_and_questions(p[name] - p["full precision"])
+        for name in [name for name in errors if name != FULL]:
+            shift = over_draws_and_questions(p[name] - p[FULL])
             lines.append(f"| {name} | {_said(over_draws(errors[name]), '.4f')} | {_said(shift, '+.4f')} |")
         lines += ["", "| one less the other | output error | true-label probability | wins |", "|---|---|---|---|"]
         for first, second in pairs:

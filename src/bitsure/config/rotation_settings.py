@@ -26,10 +26,11 @@ class RotationSettings:
             one_of("quant.rotation.kinds", kind, ROTATIONS)
         if not self.kinds or list(self.kinds) != [kind for kind in ROTATIONS if kind in self.kinds]:
             raise UserError(f"quant.rotation.kinds={list(self.kinds)}: one or more, each once, in the order r1, r2, r3, r4.")
-
         at_least("quant.rotation.steps", self.steps, 0)
         if not self.lr > 0:
             raise UserError(f"quant.rotation.lr={self.lr}: a number above 0, such as 1.5.")
+        if not self.steps and self.lr != RotationSettings.lr:
+            raise UserError(f"quant.rotation.lr={self.lr}: nothing is learned without quant.rotation.steps. Leave it out.")
         if self.steps and not {"r1", "r2"} & set(self.kinds):
             raise UserError(
                 f"quant.rotation.steps={self.steps}: r1 and r2 are learned, and quant.rotation.kinds has neither. Add one."
@@ -37,8 +38,8 @@ class RotationSettings:
 
     @property
     def label(self) -> str:
-        """The part of a quantizer's name: settings that are not the defaults."""
+        """The part of a quantizer's name: settings that are not the defaults. Draws of one quantizer have one name."""
         kinds = "" if self.kinds == ["r1", "r2"] else "".join(kind[1:] for kind in self.kinds)
-        own, numbers = RotationSettings(), {"steps": self.steps, "lr": self.lr, "seed": self.seed}
+        own, numbers = RotationSettings(), {"steps": self.steps, "lr": self.lr}
         changed = [f"-{key}{value:g}" for key, value in numbers.items() if value != getattr(own, key)]
         return "".join([kinds, *changed])

@@ -40,6 +40,7 @@ DAMAGED = "damaged"
 SETTINGS = ("model.", "quant.", "control.", "calib.", "task.", "scoring.", "compress.", "metric.")
 MODEL_IDENTITY = ("model.name", "model.series", "model.training_seed")
 NOT_SETTINGS = (*MODEL_IDENTITY, "quant.name", "calib.seed", "task.name", "task.names", "task.include_path")
+ROTATION_SEED = "quant.rotation.seed"
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,13 @@ class CellResult:
 
     @cached_property
     def settings(self) -> dict[str, object]:
-        """Every setting that SETTINGS names and NOT_SETTINGS does not, by its dotted name."""
+        """Every setting that SETTINGS names and NOT_SETTINGS does not, by its dotted name.
+
+        Rotations that are drawn by the seed of the calibration text are a part of that draw.
+        """
         flat = dict(_flat(self.config))
+        if flat.get(ROTATION_SEED) == flat.get("calib.seed"):
+            flat.pop(ROTATION_SEED, None)
         return {key: flat[key] for key in flat if key.startswith(SETTINGS) and key not in NOT_SETTINGS}
 
 
