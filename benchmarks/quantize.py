@@ -28,10 +28,11 @@ HERE = Path(__file__).parent
 SHAPE = {"hidden_size": 768, "word_embed_proj_dim": 768, "ffn_dim": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 WINDOWS, SEQLEN, HELD_OUT = 32, 512, 4
 GPTQ = {"bits": 4, "group_size": 128, "symmetric": True, "desc_act": False, "damp_percent": 0.01}
+NATIVE, ROTATED = "native", "native, rotated"
 QUANTIZERS: dict[str, Rounded] = {
     "rtn": Rtn(4, 128, True),
-    "native": Gptq(**GPTQ, backend="native"),
-    "native, rotated": Gptq(**GPTQ, backend="native", transforms=["rotate"]),
+    NATIVE: Gptq(**GPTQ, backend="native"),
+    ROTATED: Gptq(**GPTQ, backend="native", transforms=["rotate"]),
     "gptqmodel": Gptq(**GPTQ, backend="gptqmodel"),
 }
 
@@ -55,7 +56,7 @@ def tokens(n: int, seed: int) -> torch.Tensor:
 
 
 def one(name: str, path: Path, folder: Path) -> dict:
-    """Quantize in this process: seconds, peak bytes, and the mean output error on held-out tokens."""
+    """Quantize in this process: seconds, processor seconds, peak bytes, and the mean output error on held-out tokens."""
     from bitsure.config.schema import ModelSettings
     from bitsure.models.load import load_model
     from bitsure.models.locate import locate_model
@@ -71,7 +72,7 @@ def one(name: str, path: Path, folder: Path) -> dict:
     if name == "gptqmodel":
         with gptqmodel._kept_in(folder):
             import_module("gptqmodel")
-    started = time.perf_counter()
+    started, processor = time.perf_counter(), time.process_time()
     if name == "gptqmodel":
         source = locate_model(ModelSettings(path=str(path)), None)
         nothing = tokens(0, 2)
@@ -81,11 +82,12 @@ def one(name: str, path: Path, folder: Path) -> dict:
     else:
         model, _ = load_model(path, "float32", device="cpu")
         chain.quantize(model, quant, tokens(WINDOWS, 1), folder / "parts", out, lambda *a, **k: None)
-    seconds, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    seconds, processor = time.perf_counter() - started, time.process_time() - processor
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     model, _ = load_model(path, "float32", device="cpu")
     report = prove(model, load_checkpoint(out, model), tokens(HELD_OUT, 2))
     error = statistics.mean(layer.output_error for layer in report.layers.values())
-    return {"seconds": seconds, "peak": peak, "error": error}
+    return {"seconds": seconds, "processor": processor, "peak": peak, "error": error}
 
 
 def least_multiply_adds(layers: int) -> float:
@@ -113,23 +115,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"], help="fewer for a quick look")
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument(
+        "--rotated", action="store_true", help="what rotating adds alone, on a busy machine too; nothing is written"
+    )
     given = alone.parse(parser, one)
     if given is None:
         return
-    found: dict[str, list[dict]] = {name: [] for name in QUANTIZERS}
+    found: dict[str, list[dict]] = {name: [] for name in ((NATIVE, ROTATED) if given.rotated else QUANTIZERS)}
     rates = []
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
         write_model(model, given.layers)
         for repeat in range(given.repeats):
-            for name in QUANTIZERS:
-                print(f"{name}, {repeat + 1} of {given.repeats}", flush=True)
+            for name, runs in found.items():
                 rates.append(multiply_adds_per_second())
-                found[name].append(alone.run("benchmarks.quantize", name, model, Path(folder) / f"{name}-{repeat}"))
+                runs.append(alone.run("benchmarks.quantize", name, model, Path(folder) / f"{name}-{repeat}"))
+                print(f"{name}, {repeat + 1} of {given.repeats}: {runs[-1]['processor']:.1f} processor seconds", flush=True)
+    if given.rotated:
+        print(rotating(found))
+        return
     text = table(found, least_multiply_adds(given.layers) / max(rates), max(rates), given.layers)
     print(text)
     if given.layers == SHAPE["num_hidden_layers"]:
         (HERE / "quantize.md").write_text(text, encoding="utf-8")
+
+
+def rotating(found: dict[str, list[dict]]) -> str:
+    """Return what rotating adds: the median ratio of runs that followed each other, in processor seconds."""
+    ratios = [rotated["processor"] / plain["processor"] for plain, rotated in zip(found[NATIVE], found[ROTATED], strict=True)]
+    return (
+        f"Rotated ÷ not rotated, processor seconds of runs one after the other: {statistics.median(ratios):.2f}, the median of "
+        f"{len(ratios)} ({min(ratios):.2f} to {max(ratios):.2f})."
+    )
 
 
 def table(found: dict[str, list[dict]], floor: float, rate: float, layers: int) -> str:
@@ -142,18 +159,18 @@ def table(found: dict[str, list[dict]], floor: float, rate: float, layers: int) 
         "# Quantizing a random OPT of 125m's shape",
         "",
         f"`make bench-quantize`: 4 bits, groups of 128, {WINDOWS} × {SEQLEN} tokens, float32, {layers} blocks, "
-        f"{torch.get_num_threads()} threads, {len(found['native'])} run(s) each, medians.",
+        f"{torch.get_num_threads()} threads, {len(found[NATIVE])} run(s) each, medians.",
         f"Floor: {floor:.1f} s at {rate / 1e9:.0f} billion multiply-adds a second.",
         "",
         "|  | seconds | gptqmodel's ÷ seconds | seconds ÷ floor | peak of the process, MB | output error | ÷ gptqmodel's |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, one in medians.items():
+    for name, median in medians.items():
         lines.append(
-            f"| {name} | {one['seconds']:.1f} | {theirs['seconds'] / one['seconds']:.2f} | {one['seconds'] / floor:.2f} | "
-            f"{one['peak'] / 1e6:,.0f} | {one['error']:.4f} | {one['error'] / theirs['error']:.3f} |"
+            f"| {name} | {median['seconds']:.1f} | {theirs['seconds'] / median['seconds']:.2f} | "
+            f"{median['seconds'] / floor:.2f} | {median['peak'] / 1e6:,.0f} | {median['error']:.4f} | {median['error'] / theirs['error']:.3f} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", rotating(found)]) + "\n"
 
 
 if __name__ == "__main__":

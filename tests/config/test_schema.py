@@ -251,6 +251,7 @@ def test_impossible_values_are_refused(impossible):
         (["quant=rotate-rtn4", "quant.rotation.kinds=[r3]"], r"none are rounded. Give quant\.kv\.bits=4"),
         (["quant=rotate-rtn4", "quant.rotation.steps=-1"], r"quant\.rotation\.steps=-1"),
         (["quant=rotate-rtn4", "quant.rotation.lr=0"], r"quant\.rotation\.lr=0"),
+        (["quant=rotate-rtn4", "quant.rotation.lr=2"], r"nothing is learned without quant\.rotation\.steps"),
         (["quant=rotate-rtn4", "quant.rotation.kinds=[r4]", "quant.rotation.steps=5"], "r1 and r2 are learned"),
         (["quant=gptq4", "quant.transforms=[rotate]"], r"gptqmodel has none. Add quant\.backend=native"),
     ],
