@@ -168,7 +168,8 @@ def table(found: dict[str, list[dict]], floor: float, rate: float, layers: int) 
     for name, median in medians.items():
         lines.append(
             f"| {name} | {median['seconds']:.1f} | {theirs['seconds'] / median['seconds']:.2f} | "
-            f"{median['seconds'] / floor:.2f} | {median['peak'] / 1e6:,.0f} | {median['error']:.4f} | {median['error'] / theirs['error']:.3f} |"
+            f"{median['seconds'] / floor:.2f} | {median['peak'] / 1e6:,.0f} | {median['error']:.4f} | "
+            f"{median['error'] / theirs['error']:.3f} |"
         )
     return "\n".join([*lines, "", rotating(found)]) + "\n"
 
