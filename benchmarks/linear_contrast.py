@@ -19,6 +19,7 @@ from bitsure.metrics.arrays import FloatArray
 from bitsure.metrics.bootstrap import normal_interval, resample_weights
 from bitsure.records import read_own_baseline, read_saved_run
 from bitsure.records.joining import join
+from bitsure.results import Provenance, read
 from bitsure.sweep.report.cell_results import CellResult
 
 RESAMPLES, LEVEL = 2000, 0.95
@@ -60,7 +61,7 @@ class SweptCells:
         self.by_text: dict[str, dict[str, dict[int, CellResult]]] = {}  # quantizer → text → seed → cell
         for cell in cells:
             calib = cell.config["calib"]
-            self.by_text.setdefault(cell.label, {}).setdefault(calib["name"], {})[calib["seed"]] = cell
+            self.by_text.setdefault(_option(cell), {}).setdefault(calib["name"], {})[calib["seed"]] = cell
         self.changes = cache(self._changes)
 
     def of(self, quantizer: str, text: str) -> Mapping[int, CellResult]:
@@ -140,6 +141,12 @@ class SweptCells:
         """Return the terms of (factor, quantizer, text) in the mean over all tasks."""
         share = 1 / len(self.tasks)
         return [Term(factor * share, quantizer, text, task) for factor, quantizer, text in parts for task in self.tasks]
+
+
+def _option(cell: CellResult) -> str:
+    """Return the option that a cell's quantizer was chosen by; a draw of a rotation is in the quantizer's own name."""
+    labels = read(cell.directory / "provenance.json", Provenance).labels
+    return labels.preset if labels and labels.preset else cell.label
 
 
 def _p_value(intervals: Callable[[float], tuple[float, float]]) -> float:

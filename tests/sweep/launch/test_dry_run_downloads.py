@@ -31,7 +31,13 @@ def test_data_that_is_still_to_be_downloaded_is_no_error_and_not_in_the_estimate
     dry_run.show(cells, CellErrors())
     said = capsys.readouterr().out
     assert "To be downloaded first, and not in the estimate: task.names: asked: data set org/asked." in said
-    assert "An estimate" not in said
+    assert "An estimate" not in said and "There is no estimate" in said and "would fail" not in said
+
+
+def test_a_plan_says_that_downloads_would_fail(cells, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    dry_run.show(cells, CellErrors())
+    assert "The downloads would fail now: task.names: asked: data set org/asked is not available" in capsys.readouterr().out
 
 
 def test_before_a_sweep_the_hub_has_to_be_there(cells, served, monkeypatch):

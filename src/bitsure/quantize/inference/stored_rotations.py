@@ -49,5 +49,5 @@ def from_stored(settings: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
         ],
         [InputRotation(orthogonal(each["rotation"]), each["layers"]) for each in settings["inputs"]],
         None if keys_and_values is None else orthogonal(keys_and_values),
-        settings["learned_loss"],
+        settings.get("learned_loss"),  # which the store has of no rotations from before they were learned
     )

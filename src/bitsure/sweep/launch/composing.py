@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bitsure.base.errors import UserError
 from bitsure.base.files import hash_json
+from bitsure.base.progress import progress
 from bitsure.config.hydra_errors import lines_of, no_such_option, refused_value, sentence
 from bitsure.config.labels import model_labels, quantizer_label
 from bitsure.config.schema import Config, resolved
@@ -33,6 +34,7 @@ from bitsure.config.validation import check_choices, no_such_setting, to_datacla
 from bitsure.results import Labels
 
 MANY = 64  # cells from which on a second process is worth its start
+AT_ONCE = 20  # neighbours that one process composes, which share choices of groups
 MOST_NAMED = 8  # cells in an error message
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError, AssertionError)  # what Hydra raises at what it cannot set
 
@@ -116,8 +118,12 @@ def _in_processes(compose: Callable[[_Job], _Outcome], jobs: Sequence[_Job]) -> 
         return [compose(job) for job in jobs]
     # forked, so that the processes have Hydra's state; nothing in this one has threads yet
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, context) as pool:
-        return list(pool.map(compose, jobs, chunksize=-(-len(jobs) // processes)))
+    with ProcessPoolExecutor(processes, context) as pool, progress("composing the cells", len(jobs)) as advance:
+        outcomes = []
+        for outcome in pool.map(compose, jobs, chunksize=AT_ONCE):
+            outcomes.append(outcome)
+            advance()
+        return outcomes
 
 
 def _told_apart(cells: Sequence[ComposedCell]) -> list[ComposedCell]:

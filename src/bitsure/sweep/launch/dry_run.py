@@ -195,7 +195,7 @@ def show(cells: Sequence[ComposedCell], errors: CellErrors, on_nodes: bool = Fal
         raise UserError(
             "\n".join([f"this plan has {len(lines)} error{'s' * (len(lines) > 1)}:", *(f"- {line}" for line in lines)])
         )
-    out.print(f"\n{_summary(inspected, memo)}", markup=False, soft_wrap=True)
+    out.print(f"\n{_summary(inspected, memo, on_nodes)}", markup=False, soft_wrap=True)
     if on_nodes:
         out.print(f"\n{ON_THE_NODE}", markup=False, soft_wrap=True)
 
@@ -206,7 +206,7 @@ def _count(cell: InspectedCell, places: set[Path]) -> str:
     return ", ".join(f"{kind} {counts[kind]}" for kind in ("baseline", "weights", "records", "texts") if counts[kind])
 
 
-def _summary(inspected: Sequence[InspectedCell], memo: Memo) -> str:
+def _summary(inspected: Sequence[InspectedCell], memo: Memo, on_nodes: bool) -> str:
     missing = {place for cell in inspected for place in cell.missing}
     done = sum(cell.state == "done" for cell in inspected)
     text = (
@@ -215,10 +215,13 @@ def _summary(inspected: Sequence[InspectedCell], memo: Memo) -> str:
     )
     if downloads := sorted({cell.to_download for cell in inspected if cell.to_download}):
         text += f"\nTo be downloaded first, and not in the estimate: {'; '.join(downloads)}."
+        text += "".join(
+            f"\nThe downloads would fail now: {message}" for message in ([] if on_nodes else unreachable(inspected))
+        )
     here = [cell for cell in inspected if not cell.to_download]
     pieces = {place: cell.pieces[place] for cell in here for place in cell.missing}
     if not pieces:
-        return text
+        return text + "\nThere is no estimate: no cell has all that is needed to tell its work." * bool(downloads)
     estimator = WorkEstimator(next(iter(pieces.values())).run.store, memo)
     with offline(), terminal.output_to(NO_LOG):
         estimates = [estimator.estimate(piece) for piece in pieces.values()]
