@@ -60,3 +60,11 @@ def test_a_directorys_name_is_a_text_in_the_code_that_loads_it(run):
     assert texts.count(PLACE) == 3
     llama_cpp = model_card(run, "a; rm -r b\n```", {"quant_method": "gguf"}, {})
     assert "llama-cli -m 'a; rm -r b ```/model.gguf'\n```" in llama_cpp
+
+
+def test_layers_with_bits_of_their_own_are_loaded_by_what_reads_them(run):
+    settings = {"quant_method": "gptq", "dynamic": {r"+:^model\.layers\.0\.fc1$": {"bits": 8}, "-:^lm_head$": {}}}
+    card = model_card(run, "out", settings, {})
+    assert "GPTQModel.load('out')" in card and "AutoModelForCausalLM" not in card
+    settings["dynamic"] = {"-:^lm_head$": {}}
+    assert "AutoModelForCausalLM" in model_card(run, "out", settings, {})

@@ -56,6 +56,14 @@ model = LLM({place})
 print(model.generate("The sea is")[0].outputs[0].text)
 ```
 """
+OWN_BITS = """\
+With GPTQModel (`pip install gptqmodel`); layers have bits of their own, which transformers with optimum does not read:
+
+```python
+from gptqmodel import GPTQModel
+model = GPTQModel.load({place})
+```
+"""
 
 
 def model_card(run_dir: Path, place: str, settings: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
@@ -121,6 +129,8 @@ def _loading(settings: Mapping[str, Any], place: str) -> str:
     """Return the lines that load an export."""
     if settings["quant_method"] == "gguf":
         return LLAMA_CPP.format(file=shlex.quote(_one_line(f"{place}/model.gguf")))
+    if any(pattern.startswith("+:") for pattern in settings.get("dynamic") or {}):
+        return OWN_BITS.format(place=repr(place))
     layout, classes, more = settings["quant_method"], "AutoModelForCausalLM, AutoTokenizer", ""
     if not all(group["weights"]["symmetric"] for group in settings.get("config_groups", {}).values()):
         # transformers 5.23 has no room for packed zero points unless it unpacks the weights.
