@@ -20,9 +20,12 @@ from bitsure.base.store import Store
 from bitsure.base.work import COST_FILE, quantizing_work, read_cost, scoring_work
 from bitsure.models.size import parameters_of, width_of
 from bitsure.quantize.calibration.windows import HELD_OUT_WINDOWS
+from bitsure.quantize.modules import empty_modules
 from bitsure.scoring.texts.text_scorer import KIND as TEXTS
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from bitsure.config.schema import TaskSettings
     from bitsure.quantize.plan import Plan
     from bitsure.run.preparation import PreparedRun
@@ -33,6 +36,7 @@ BYTES_A_QUESTION = 600  # of records and prompts, compressed
 BYTES_A_TOKEN = 16  # of a text's rows, compressed
 BYTES_A_PROCESS = 600 * 2**20  # of memory that Python and the libraries hold besides a model: costs.json of pocket models
 ACTIVATIONS = 1.3  # memory of a model at work ÷ memory of its weights
+BLOCK_COPIES = 7  # memory of a block that is quantized and verified, its codes and factors with it, ÷ memory of its weights
 SECONDS_A_CELL = 2.0  # besides the work: see benchmarks/sweep.md
 CHARACTERS_A_TOKEN = 3.5
 NEAREST = 5  # earlier pieces of work whose speed is taken for another of about their size
@@ -119,10 +123,14 @@ class WorkEstimator:
         assert plan is not None  # weights are always some plan's
         width, seqlen = width_of(model), plan.calib.seqlen
         work = quantizing_work(parameters, width, (plan.nsamples + HELD_OUT_WINDOWS) * seqlen)
-        states = plan.nsamples * seqlen * width * 4
         disk = plan.quant.bytes_needed(model, plan.dtype)
-        copy = int(here * 4 * ACTIVATIONS) if plan.quant.copies_model else 0
-        return WorkEstimate(self._seconds(plan.quant.name, work), memory + copy + states, disk)
+        modules = self.memo(empty_modules, source.path, source.settings.trust_remote_code)
+        if plan.places(modules) is not None:
+            memory = _memory_by_block(modules, plan)
+        else:
+            copy = int(here * 4 * ACTIVATIONS) if plan.quant.copies_model else 0
+            memory += copy + plan.nsamples * seqlen * width * 4
+        return WorkEstimate(self._seconds(plan.quant.name, work), memory, disk)
 
     def _text(self, piece: WorkPiece, parameters: int, memory: int, states: int) -> WorkEstimate:
         """Return what a text takes; full precision's states, in bytes a token, are kept beside its rows."""
@@ -154,6 +162,19 @@ class WorkEstimator:
         from bitsure.tasks.harness_tasks import load_tasks
 
         return self.memo(load_tasks, task, [name], hub_mirror)[name].estimate_size(task)
+
+
+def _memory_by_block(modules: nn.Module, plan: Plan) -> int:
+    """Return the bytes of memory that quantizing takes while one block's weights are read at a time."""
+    from bitsure.quantize.checkpoint import disk_space
+    from bitsure.quantize.walk.replay import KEPT
+    from bitsure.quantize.walk.targets import find_blocks
+
+    blocks = [parameters_of(block) for block in find_blocks(modules)[1]]
+    weights = parameters_of(modules) - sum(blocks) + BLOCK_COPIES * max(blocks)
+    states = max(plan.nsamples, HELD_OUT_WINDOWS) * plan.calib.seqlen * width_of(modules)
+    kept = 1 + KEPT if plan.quant.needs_data else 1
+    return BYTES_A_PROCESS + (weights + states * kept) * disk_space.item_bytes(plan.dtype)
 
 
 @functools.cache
