@@ -97,7 +97,8 @@ def places(tmp_path, monkeypatch):
     """Work in a folder where the places that the documents name are there."""
     for name in PLACEHOLDERS:
         (tmp_path / name).mkdir()
-    Recipe({"layer": 4}).write(tmp_path / "RUN_DIR" / RECIPE)
+    for recipe in (f"RUN_DIR/{RECIPE}", "auto_scheme-4.16.yaml"):
+        Recipe({"layer": 4}).write(tmp_path / recipe)
     monkeypatch.chdir(tmp_path)
 
 

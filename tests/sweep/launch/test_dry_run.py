@@ -67,7 +67,7 @@ def test_a_library_that_is_not_installed_is_an_error_or_skips_its_cell(cell, not
 def test_a_plan_says_what_else_tells_its_cells_apart(cell, capsys, monkeypatch):
     nothing = {"present": set(), "missing": set(), "to_download": "", "state": "new", "pieces": {}}
     monkeypatch.setattr(dry_run, "inspect_cells", lambda cells, *given: [SimpleNamespace(cell=one, **nothing) for one in cells])
-    monkeypatch.setattr(dry_run, "_summary", lambda inspected, memo: "2 cells")
+    monkeypatch.setattr(dry_run, "_summary", lambda inspected, memo, on_nodes: "2 cells")
     dry_run.show([cell(0, "quant=rtn3", "task=pocket_twins"), cell(1, "quant=rtn3", "task=pocket")], CellErrors())
     shown = " ".join(capsys.readouterr().out.split())
     assert "task=pocket_twins" in shown and "task=pocket " in shown and "quant=" not in shown
