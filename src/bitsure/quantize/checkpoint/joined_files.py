@@ -14,7 +14,7 @@ ALIGNMENT = 8  # of the header's length, bytes
 def join_files(files: Sequence[Path], joined: Path) -> None:
     """Write the tensors of several safetensors files, whose names differ, into one.
 
-    Tensors stand as the library orders them: those of wider types first, and by name.
+    Those of wider types stand first, so that all are aligned, and those of one width by name.
     """
     tensors = {name: (file, place) for file in files for name, place in _header(file).items()}
     order = sorted(tensors, key=lambda name: (-_item_bits(tensors[name][1]), name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +32,15 @@ def read_checkpoint(directory: Path) -> tuple[dict[str, Weight], dict[str, torch
 
 def read_tensors(directory: Path) -> dict[str, torch.Tensor]:
     """Return all tensors of a checkpoint's files, by name."""
-    tensors: dict[str, torch.Tensor] = {}
-    for path in sorted(directory.glob("*.safetensors")):
-        with safe_open(path, "pt", backend="pread") as file:
-            tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    return tensors
+    return {name: file.get_tensor(name) for name, file in open_tensors(directory).items()}
 
 
-def files_by_tensor(directory: Path) -> dict[str, Path]:
-    """Return the file of each tensor of a checkpoint, by the tensor's name."""
-    files: dict[str, Path] = {}
+def open_tensors(directory: Path) -> dict[str, Any]:
+    """Return the open file of each tensor of a checkpoint, by the tensor's name; to open one parses all of its header."""
+    files: dict[str, Any] = {}
     for path in sorted(directory.glob("*.safetensors")):
-        with safe_open(path, "pt", backend="pread") as file:
-            files |= dict.fromkeys(file.keys(), path)
+        file: Any = safe_open(path, "pt", backend="pread")
+        files |= dict.fromkeys(file.keys(), file)
     return files
 
 
@@ -61,10 +57,13 @@ class StoredWeights(Mapping[str, Weight]):
 
     def __init__(self, directory: Path, own: Callable[[str], str] = str) -> None:
         self._directory, self._settings = directory, read_settings(directory)
-        self._layout, self._files = layout_of(self._settings, directory), files_by_tensor(directory)
-        layers = dict.fromkeys(layer for key in self._files if (layer := self._layout.layer_of(key)) is not None)
-        self._keys = {layer: [key for key in self._files if key.startswith(f"{layer}.")] for layer in layers}
-        self._stored = {own(f"{layer}.weight").removesuffix(".weight"): layer for layer in layers}
+        self._layout, self._files = layout_of(self._settings, directory), open_tensors(directory)
+        layers = (self._layout.layer_of(key) for key in self._files)
+        self._keys: dict[str, list[str]] = {layer: [] for layer in layers if layer is not None}
+        for key in self._files:
+            if layer := _layer_around(key, self._keys):
+                self._keys[layer].append(key)
+        self._stored = {own(f"{layer}.weight").removesuffix(".weight"): layer for layer in self._keys}
 
     def __getitem__(self, name: str) -> Weight:
         return self._take(self._stored[name])[0]
@@ -99,11 +98,14 @@ class StoredWeights(Mapping[str, Weight]):
         return weights[layer], tensors
 
     def _read(self, keys: Iterable[str]) -> dict[str, torch.Tensor]:
-        tensors = {}
-        for key in keys:
-            with safe_open(self._files[key], "pt", backend="pread") as file:
-                tensors[key] = file.get_tensor(key)
-        return tensors
+        return {key: self._files[key].get_tensor(key) for key in keys}
+
+
+def _layer_around(key: str, layers: Container[str]) -> str:
+    """Return the innermost of these layers that a tensor's name lies in; empty: none."""
+    while (key := key.rpartition(".")[0]) and key not in layers:
+        pass
+    return key
 
 
 def iterate_weights(directory: Path) -> tuple[int, Iterator[tuple[str, Weight]]]:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path
 from bitsure.quantize.checkpoint.joined_files import join_files
-from bitsure.quantize.checkpoint.read_checkpoint import files_by_tensor, read_checkpoint, read_tensors
+from bitsure.quantize.checkpoint.read_checkpoint import open_tensors, read_checkpoint, read_tensors
 from bitsure.quantize.inference.rotations import Rotations
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.layouts.known import layout_of, read_settings
@@ -76,7 +76,7 @@ def merge_parts(parts: Sequence[Path], directory: Path, rotations: Rotations) ->
     settings = []
     for part in parts:
         own = read_settings(part)
-        layers = {layer for key in files_by_tensor(part) if (layer := layout_of(own, part).layer_of(key))}
+        layers = {layer for key in open_tensors(part) if (layer := layout_of(own, part).layer_of(key))}
         of_layers |= {layer: layer_settings(layer, own) for layer in sorted(layers)}
         settings.append(own)
     beyond_gptq = [each for each in settings if each["checkpoint_format"] != "gptq_v2"]

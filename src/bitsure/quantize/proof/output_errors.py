@@ -69,14 +69,18 @@ def output_errors(
     """
     sums: dict[str, _OutputSums] = {}
     weights: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}  # of a block's layers: theirs and the quantized ones
+    of_experts: dict[str, torch.Tensor] = {}  # of a block's experts: the quantized ones, in main memory
     transforms = inputs or {}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(layer: nn.Module, given: tuple[Any, ...]) -> None:
-            kept = weights if given[0].dim() == 3 else {}  # Those of all experts together could be too large for a GPU.
+            is_expert = given[0].dim() < 3  # given tokens without their places; all experts could be too large for a GPU
+            kept = {} if is_expert else weights
             if name not in kept:
-                quantized = weight_now(name, layer).to(matrix(layer), non_blocking=True)
-                kept[name] = matrix(layer).float(), quantized.float()
+                read = of_experts[name] if name in of_experts else weight_now(name, layer)
+                if is_expert and read.device.type == "cpu":
+                    of_experts[name] = read
+                kept[name] = matrix(layer).float(), read.to(matrix(layer), non_blocking=True).float()
             x, (weight, quantized) = given[0].flatten(0, -2), kept[name]
             expected = x.float() @ weight.T
             # The product of the difference: a difference of products in half precision would be lost in rounding.
@@ -86,7 +90,7 @@ def output_errors(
             total = sums.setdefault(name, _OutputSums(x.new_zeros(4, dtype=torch.float64)))
             total.change += change.sum(0).double()
             total.tokens += len(x)
-            total.has_first |= given[0].dim() == 3  # windows, tokens, channels; an expert is given tokens without their places
+            total.has_first |= not is_expert
             every = given[0].shape[1] if total.has_first else max(len(x), 1)
             parts = (change, expected, change[::every], expected[::every])
             total.squares += torch.stack([part.square().sum() for part in parts]).double()
@@ -96,6 +100,7 @@ def output_errors(
     with ExitStack() as stack:
         for prefix, block, _ in walk(model, held_out, reach_all=True):
             weights.clear()
+            of_experts.clear()
             for name, layer in linears(block).items():
                 stack.callback(layer.register_forward_pre_hook(watch(f"{prefix}.{name}")).remove)
     if idle := block_linears(model).keys() - {name for name, each in sums.items() if each.tokens}:
