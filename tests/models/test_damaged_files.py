@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config.schema import ModelSettings
-from bitsure.models.load import check_files, load_model
+from bitsure.models.load import check_files, empty_model, load_model
 from bitsure.models.locate import locate_model
+from bitsure.models.offloading import blocks_on_disk
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.scoring.local.local_engine import LocalEngine
@@ -183,6 +184,14 @@ def test_a_weight_that_float16_makes_infinite_is_named(copy):
     load_model(copy, "bfloat16")
     with pytest.raises(UserError, match=rf"{WEIGHT} holds values above 65,504.*model\.dtype=bfloat16"):
         load_model(copy, "float16")
+
+
+def test_a_weight_that_float16_makes_infinite_is_named_before_its_block_is_left_on_disk(copy, calib_file, tmp_path):
+    with_value(copy, 1e5)
+    with pytest.raises(UserError, match=rf"{WEIGHT} holds values above 65,504.*model\.dtype=bfloat16"):
+        load_model(copy, "float16", places=blocks_on_disk(empty_model(copy), "model.decoder.layers"))
+    with pytest.raises(UserError, match=rf"{WEIGHT} holds values above 65,504"):
+        ensure_quantized(plan(copy, Rtn(4, 32, True), calib_file, "float16"), Store(tmp_path / "store"), tmp_path / "log")
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

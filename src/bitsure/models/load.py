@@ -13,7 +13,7 @@ from bitsure.base.json_files import read_object
 from bitsure.base.out_of_memory import is_out_of_memory, memory_errors
 from bitsure.config.model import ModelSettings
 from bitsure.models.facts import check_memory, scoring_device, transformers_major_version
-from bitsure.models.offloading import files_not_mapped
+from bitsure.models.offloading import bring_without_mapping, files_not_mapped
 from bitsure.models.tokenizers import check_tokenizer, load_tokenizer
 from bitsure.models.weight_content import check_finite, check_floating, check_indices, check_whole
 from bitsure.models.weight_files import weight_files
@@ -63,7 +63,7 @@ def _load(
     if places is None:
         check_memory(settings, dtype, device)
     tokenizer = check_files(path, settings.trust_remote_code)
-    check_finite(path)
+    check_finite(path, dtype)
     if weight_files(path)[0].suffix == ".bin":
         log.info("%s has no safetensors: its .bin files are read by torch's weights-only loader", path)
     if places is not None:
@@ -153,8 +153,6 @@ def _from_pretrained(path: Path, dtype: str, settings: ModelSettings, **placemen
             "Numbers are wrong if they should be.",
             *(path, len(unused), unused[0]),
         )
-    if dtype == "float16":
-        _check_range(path, model)
     return cast("PreTrainedModel", model)
 
 
@@ -173,20 +171,12 @@ def check_complete(path: Path, missing: list[str], mismatched: list[str]) -> Non
         )
 
 
-def _check_range(path: Path, model: PreTrainedModel) -> None:
-    """Raise UserError for weights, finite as they are stored, that float16 makes infinite."""
-    infinite = [name for name, weight in model.named_parameters() if not weight.is_meta and not weight.isfinite().all()]
-    if infinite:
-        raise UserError(
-            f"{path}: {infinite[0]} holds values above 65,504, which float16 cannot hold. Take model.dtype=bfloat16 or float32."
-        )
-
-
 def _load_spread(path: Path, dtype: str, settings: ModelSettings, **placement: Any) -> PreTrainedModel:
     """Load a model that accelerate spreads over GPUs, CPU and disk, as `placement` says."""
     from safetensors import SafetensorError
 
     folder = tempfile.TemporaryDirectory(prefix="bitsure-offload-")  # for weights on disk that are no safetensors
+    bring_without_mapping()
     try:
         with files_not_mapped():
             model = _from_pretrained(path, dtype, settings, offload_folder=folder.name, **placement)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bitsure.base.resources import return_freed_memory
@@ -35,22 +35,33 @@ def blocks_on_disk(model: nn.Module, blocks: str) -> dict[str, str]:
 
 @contextmanager
 def files_not_mapped() -> Iterator[None]:
-    """Have transformers read tensors from safetensors files for the length of the `with` block, and accelerate from now on.
+    """Have transformers read tensors from safetensors files for the length of the `with` block.
 
-    They map files into memory: all shards of a checkpoint, or a whole file for each tensor. A limit on address space counts
-    that.
+    It maps all shards of a checkpoint into memory, which a limit on address space counts.
     """
-    import accelerate.utils.offload
     import transformers.modeling_utils
     from safetensors import safe_open
 
     loading: Any = transformers.modeling_utils
-    bringing: Any = accelerate.utils.offload
-    loading.safe_open = bringing.safe_open = lambda *args, **settings: safe_open(*args, **settings | {"backend": "pread"})
+    loading.safe_open = _open_unmapped
     try:
         yield
     finally:
         loading.safe_open = safe_open
+
+
+def bring_without_mapping() -> None:
+    """Have accelerate read offloaded tensors for the rest of the process; it maps a whole file for each of them."""
+    import accelerate.utils.offload
+
+    bringing: Any = accelerate.utils.offload
+    bringing.safe_open = _open_unmapped
+
+
+def _open_unmapped(*args: Any, **settings: Any) -> Any:
+    from safetensors import safe_open
+
+    return safe_open(*args, **settings | {"backend": "pread"})
 
 
 @contextmanager
@@ -59,20 +70,13 @@ def weights_in_memory(module: nn.Module) -> Iterator[None]:
 
     What is written into them is lost at the end. Other modules stay as they are.
     """
-    parts = offloaded_parts(module)
-    forwards: dict[nn.Module, Any] = {}
-    hooks: list[tuple[nn.Module, Any]] = [(part, part._hf_hook) for part in parts]
-    brought = []
-    try:
-        for part, hook in hooks:
-            brought.append((part, hook))
+    with ExitStack() as stack:  # which calls back for every part, even where one of them raises
+        parts = offloaded_parts(module)
+        if parts:
+            stack.callback(return_freed_memory)
+        for part in parts:
+            hook: Any = part._hf_hook
+            stack.callback(hook.post_forward, part, None)
             hook.pre_forward(part)
-            forwards[part] = vars(part).pop("forward")  # accelerate's, which would bring the weights again
+            stack.callback(setattr, part, "forward", vars(part).pop("forward"))  # accelerate's would bring the weights again
         yield
-    finally:
-        for part, hook in brought:
-            if part in forwards:
-                part.forward = forwards[part]
-            hook.post_forward(part, None)
-        if brought:
-            return_freed_memory()

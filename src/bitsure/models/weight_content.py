@@ -58,19 +58,24 @@ def check_floating(path: Path) -> None:
                 )
 
 
-def check_finite(path: Path) -> None:
+def check_finite(path: Path, dtype: str | None = None) -> None:
     """Read all weight files of a model, a tensor at a time; files that were read before in this process are not read again.
 
+    Args:
+        path: The model's directory.
+        dtype: The name of the torch type that weights are loaded in; None: the one they are stored in.
+
     Raises:
-        UserError: If a value is not a finite number, or a file is damaged or holds other things than weights.
+        UserError: If a value is not a finite number, or `dtype` makes it infinite, or a file is damaged or holds other things
+            than weights.
     """
     for file in weight_files(path):
         status = file.stat()
-        _check_finite(file, status.st_size, status.st_mtime_ns)
+        _check_finite(file, status.st_size, status.st_mtime_ns, dtype == "float16")
 
 
 @functools.cache
-def _check_finite(file: Path, size: int, time: int) -> None:
+def _check_finite(file: Path, size: int, time: int, in_float16: bool) -> None:
     """Check a file; its size and time tell it from an earlier one of its name."""
     for name, tensor in _tensors(file):
         if tensor.is_floating_point() and (broken := _not_finite(tensor)):
@@ -78,6 +83,16 @@ def _check_finite(file: Path, size: int, time: int) -> None:
                 f"{file}: {broken} of the {tensor.numel():,} values of {name} are NaN or infinite: no score can be had "
                 "from them. Bring the file again, or mend the values."
             )
+        if in_float16 and _is_beyond_float16(tensor):
+            raise UserError(
+                f"{file}: {name} holds values above 65,504, which float16 cannot hold. Take model.dtype=bfloat16 or float32."
+            )
+
+
+def _is_beyond_float16(tensor: torch.Tensor) -> bool:
+    """Return whether float16 makes a value infinite; a single number, such as an old file's -1e9 for masks, is no weight."""
+    may_be = tensor.is_floating_point() and tensor.dtype.itemsize > 1 and tensor.dim() > 0 and tensor.numel() > 0
+    return may_be and not all(end.half().isfinite() for end in tensor.aminmax())
 
 
 def _not_finite(tensor: torch.Tensor) -> int:

@@ -83,10 +83,10 @@ def _checkpoint(plan: Plan, directory: Path) -> Path:
 def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path, store: Store, log_file: Path) -> None:
     """Quantize, and write the checkpoint, quantization.json and what it cost into a directory."""
     source, begun = plan.source, time.monotonic()
-    for files in (source, plan.checkpoint):
+    for files, dtype in ((source, plan.dtype), (plan.checkpoint, None)):
         if files:
             files.check_content()
-            check_finite(files.path)
+            check_finite(files.path, dtype)
     with terminal.output_to(log_file):
         windows, held_out = windows_of(source.path, source.settings.trust_remote_code, plan.text, plan.calib, plan.nsamples)
     job = QuantizationJob(
