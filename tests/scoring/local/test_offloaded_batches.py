@@ -10,7 +10,9 @@ from accelerate.utils import OffloadedWeightsLoader
 from bitsure.models.load import empty_model, load_model
 from bitsure.models.offloading import blocks_on_disk, weights_in_memory
 from bitsure.scoring.journal import Journal, Limits
+from bitsure.scoring.local import local_engine
 from bitsure.scoring.local.local_engine import LocalEngine
+from bitsure.scoring.local.offloaded_batches import bring_blocks_once
 from tests.builders.families import FAMILIES, build
 from tests.builders.marks import needs_transformers_5
 from tests.builders.tokenizers import byte_tokenizer
@@ -54,6 +56,31 @@ def test_twenty_batches_read_each_block_as_often_as_one(on_disk, monkeypatch, sh
     assert set(counts.values()) == {2}  # 16 batches and 4
     assert {name.partition("layers.")[2][:1] for name in counts} == {"", "0", "1"}
     assert found == score(path, {"": "cpu"}, share)
+
+
+def test_batches_that_do_not_fit_together_are_brought_for_in_smaller_numbers(on_disk, monkeypatch):
+    sizes: list[int] = []
+
+    def of_little_memory(model, run, batches, requests):
+        sizes.append(len(batches))
+        if len(batches) > 10:
+            raise MemoryError
+        return bring_blocks_once(model, run, batches, requests)
+
+    monkeypatch.setattr(local_engine, "bring_blocks_once", of_little_memory)
+    path, places = on_disk
+    assert score(path, places) == score(path, {"": "cpu"})
+    assert sizes[-4:] == [19, 9, 9, 2]  # of 5 tokens each: at first 96 at once
+
+
+def test_weights_are_dropped_where_those_of_another_layer_cannot_be(on_disk, monkeypatch):
+    path, places = on_disk
+    block = load_model(path, "float32", places=places)[0].model.layers[1]
+    for layer in (block.mlp.gate_proj, block.mlp.down_proj):
+        monkeypatch.setattr(layer._hf_hook, "post_forward", lambda *given: {}["lost"])
+    with pytest.raises(KeyError), weights_in_memory(block):
+        pass
+    assert block.mlp.up_proj.weight.is_meta and block.self_attn.q_proj.weight.is_meta
 
 
 def test_modules_compute_with_what_is_in_memory_and_bring_it_again_afterwards(on_disk):

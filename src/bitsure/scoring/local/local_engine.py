@@ -294,23 +294,27 @@ class LocalEngine(Engine):
         """Run requests, the longest rows first, in batches within the journal's limits.
 
         Rows are laid out again, shorter, whenever a batch does not fit into memory. With `brings_once` each block of an
-        offloaded model is brought once for many batches.
+        offloaded model is brought once for many batches, for half as many whenever they do not fit together.
         """
         run = partial(bring_blocks_once, self.model, passes.run) if brings_once else partial(_run_each, self.model, passes.run)
         remaining = dict(requests)
         waiting: deque[list[TreeRow]] = deque()
         running: deque[Mapping[int, Scored]] = deque()  # their scores are not read yet, which would wait for them
-        limits = None
+        limits, fits_together = None, math.inf
         while remaining:
             done = len(requests) - len(remaining)
             if limits != journal.limits(done):
                 limits = journal.limits(done)
                 waiting = deque(passes.lay_out(remaining, limits))
             most = most_tokens_at_once(self.model, journal.limits(done).shared) if brings_once else 0
-            together = _take(waiting, most, journal, done)
+            together = _take(waiting, min(most, fits_together), journal, done)
             new = [batch for batch in together if not _numbers(batch) <= known.keys()]
             if new:
                 scored = self._run(run, new, requests)
+                if scored is None and len(new) > 1:
+                    fits_together = sum(map(_tokens, together)) / 2
+                    waiting.extendleft(reversed(together))
+                    continue
                 if scored is None:
                     fewer = self.budget.shrink(_tokens(new[0]))
                     journal.lower(done, Limits(fewer, fewer))
@@ -322,7 +326,7 @@ class LocalEngine(Engine):
                 yield dict(running.popleft())
 
     def _run(self, run: RunBatches, together: list[list[TreeRow]], requests: Requests) -> list[Mapping[int, Scored]] | None:
-        """Run batches. Returns None if memory does not suffice; raises UserError if a smaller batch cannot be made."""
+        """Run batches. Returns None if memory does not suffice; raises UserError if there cannot be less of them."""
         try:
             scored = run(together, requests)
         except (RuntimeError, MemoryError) as error:
@@ -333,7 +337,7 @@ class LocalEngine(Engine):
             self.tokens += sum(map(_tokens, together))
             return scored
         longest = together[0]  # out here the memory of the failed pass is free
-        if len(longest) == 1 and not longest[0].splits:
+        if len(together) == len(longest) == 1 and not longest[0].splits:
             raise UserError(
                 f"One input of {_tokens(longest)} tokens does not fit in the memory that is left ({failure}). "
                 "Free some, or take a smaller model."
@@ -347,7 +351,7 @@ def _run_each(
     return [run(model, batch, requests) for batch in together]
 
 
-def _take(waiting: deque[list[TreeRow]], most_tokens: int, journal: Journal, done: int) -> list[list[TreeRow]]:
+def _take(waiting: deque[list[TreeRow]], most_tokens: float, journal: Journal, done: int) -> list[list[TreeRow]]:
     """Take the batches that are run together: the first, and more of the same limits within a number of tokens.
 
     Args:
