@@ -71,6 +71,12 @@ def quantized(model, quant, folder, advance=nothing, windows=WINDOWS):
     return *read_checkpoint(out), out
 
 
+def test_rounding_without_text_shows_its_progress_block_by_block(tmp_path):
+    steps = []
+    quantized(build("llama", **ALL["llama"]), QUANTIZERS["rtn"], tmp_path, lambda *given, **about: steps.append((given, about)))
+    assert steps == [((1,), {"total": 2, "note": f"model.layers.{number}"}) for number in (0, 1)]
+
+
 @pytest.mark.parametrize(("family", "quantizer"), WHOLE)
 def test_every_family_is_quantized_whole_and_comes_back_from_disk(family, quantizer, tmp_path):
     model, original = build(family, **ALL[family]), build(family, **ALL[family])

@@ -54,7 +54,7 @@ def quantize(
     """
     rotations = _rotate(model, quant, windows, parts / "rotations")
     if not quant.needs_data:
-        _round_weights(model, quant, parts, out, rotations)
+        _round_weights(model, quant, parts, out, rotations, advance)
         return
     total = len(find_blocks(model)[1])
     done: list[Path] = []
@@ -105,7 +105,9 @@ def _rotate(model: nn.Module, quant: ChainQuantizer, windows: torch.Tensor, kept
     return rotate(model, settings, learning)
 
 
-def _round_weights(model: nn.Module, quant: ChainQuantizer, parts: Path, out: Path, rotations: Rotations) -> None:
+def _round_weights(
+    model: nn.Module, quant: ChainQuantizer, parts: Path, out: Path, rotations: Rotations, advance: Callable[..., None]
+) -> None:
     """Write the checkpoint of weights that are rounded without calibration text, or kept."""
     scheme = InferenceScheme(quant.activations, quant.kv, rotations=rotations)
     grid = quant.weight_rounding
@@ -120,6 +122,7 @@ def _round_weights(model: nn.Module, quant: ChainQuantizer, parts: Path, out: Pa
             layers = {f"{done[-1].name}.{name}": layer for name, layer in linears(block).items()}
             weights = {name: round_to_nearest(matrix(layer), grid.of_layer(name)) for name, layer in layers.items()}
         write_part(done[-1], weights, replace(scheme, rotations=Rotations()))
+        advance(1, total=len(blocks), note=done[-1].name)
     merge_parts(done, out, rotations)
 
 
