@@ -6,14 +6,15 @@ from bitsure.results.result import Integer, Result
 
 
 class WorkCosts(Result):
-    """The cost of a piece of work."""
+    """The cost of quantizing, as quantization.json has it."""
 
     seconds: float | None
-    """Wall time, seconds; null where it is not known."""
+    """Wall time of quantizing, seconds; null where it is not known."""
     peak_memory_bytes: Integer | None
-    """The most memory that the process held, bytes, its libraries' too; null where it is not known."""
+    """The most memory that the process held while it quantized and verified, bytes, its libraries' too; null where it is not
+    known. Weights that the store has from before the proof was counted have the peak of quantizing alone."""
     peak_gpu_memory_bytes: Integer | None
-    """The most that tensors took on all GPUs, bytes; null without one."""
+    """The most that tensors took on all GPUs meanwhile, bytes; null without one."""
 
 
 class TaskCosts(Result):

@@ -140,9 +140,10 @@ class Quantization(Result):
     seconds: float | None = None
     """Wall time of quantizing, seconds, when the weights were made."""
     peak_memory_bytes: int | None = None
-    """The most memory that the process held while it quantized and verified, bytes, its libraries' too."""
+    """The most memory that the process held while it quantized and verified, bytes, its libraries' too; older files count
+    quantizing alone."""
     peak_gpu_memory_bytes: int | None = None
-    """The most that tensors took on all GPUs, bytes; null without one."""
+    """The most that tensors took on all GPUs meanwhile, bytes; null without one."""
     bytes_on_disk: int | None = None
     """Bytes of the quantized checkpoint's weight files."""
     checkpoint: str | None = None

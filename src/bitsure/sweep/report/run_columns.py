@@ -48,7 +48,7 @@ class RunColumns:
     bits_per_weight_coded: float | None  # after coding; None if there are no codes, or none were measured
     size_bytes: int | None  # `shipped_bytes`
     quantizing_seconds: float | None  # costs are those of the run that made the stored results
-    quantizing_peak_bytes: int | None  # memory of the process, its libraries' too
+    quantizing_peak_bytes: int | None  # memory of the process, its libraries' too, while it quantized and verified
     scoring_tokens_per_second: float | None  # padding counted
     packed_tokens_per_second: float | None  # the same with packed kernels, and of full precision beside them
     scoring_peak_bytes: int | None
