@@ -5,22 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from bitsure.base.errors import NotInstalled, UserError
+from bitsure.base.files import hash_json
 from bitsure.base.store import Store
 from bitsure.config.model import ModelSettings
 from bitsure.config.schema import VLLM, ScoringSettings
 from bitsure.config.vllm_settings import VllmSettings
+from bitsure.models.load import load_model
 from bitsure.models.locate import locate_model
+from bitsure.quantize.checkpoint.apply_checkpoint import put_into
+from bitsure.quantize.checkpoint.publish import write_unpacked
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.scoring.journal import Journal
 from bitsure.scoring.served.vllm_program import vllm_version
 from bitsure.scoring.vllm_setup import VllmSetup
 from tests.builders.fake_vllm import install_vllm
+from tests.builders.families import MIXTURES, build
 from tests.builders.loopback_server import hashed_logprobs
+from tests.builders.marks import needs_transformers_5
 from tests.builders.plans import plan
+from tests.builders.quantizing import WINDOWS
 from tests.builders.requests import some_requests
+from tests.builders.tokenizers import byte_tokenizer
 
 
 @pytest.fixture
@@ -92,6 +101,36 @@ def test_quantized_weights_are_unpacked_or_written_in_a_layout_that_vllm_loads(
     method = calls.configs[0].get("quantization_config", {}).get("quant_method")
     assert method == (None if dequantize else "compressed-tensors")
     assert not Path(calls.models[0]["model"]).exists()  # nothing is left on the disk
+
+
+@needs_transformers_5
+def test_fused_experts_are_unpacked_into_the_model_that_is_scored(calib_file, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    build("mixtral", **MIXTURES["mixtral"]).save_pretrained(tmp_path / "model")
+    byte_tokenizer().save_pretrained(tmp_path / "model")
+    planned = plan(tmp_path / "model", Rtn(4, 32, True), calib_file)
+    made = ensure_quantized(planned, Store(tmp_path / "store"), tmp_path / "log")
+    write_unpacked(planned.source, made.checkpoint, tmp_path / "out", "rtn4", "float32")
+    scored, _ = load_model(tmp_path / "model", "float32", "cpu")
+    put_into(scored, made.checkpoint)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(input_ids=WINDOWS).logits, scored(input_ids=WINDOWS).logits)
+
+
+def test_weights_that_fit_no_layout_are_refused_with_what_runs_them(engine_of, tiny_model, calib_file, tmp_path, monkeypatch):
+    install_vllm(monkeypatch)
+    made = ensure_quantized(plan(tiny_model, Rtn(4, 48, True), calib_file), Store(tmp_path / "store"), tmp_path / "log")
+    with pytest.raises(UserError, match=r"scoring\.engine=vllm: .*a shorter last one\. scoring\.engine=local runs it\.$"):
+        engine_of(made.checkpoint, dequantize=False)
+
+
+def test_settings_that_change_log_probabilities_are_in_the_key(monkeypatch):
+    install_vllm(monkeypatch)
+    changed = [{}, {"eager": True}, {"prefix_caching": False}, {"tolerance": 0.1}]
+    keys = [VllmSetup(ScoringSettings(VLLM, vllm=VllmSettings(**given)), "float32").key(quantized=False) for given in changed]
+    assert len({hash_json(key) for key in keys}) == len(changed)
 
 
 def test_what_vllm_does_not_run_is_refused_in_its_words(engine_of, monkeypatch):

@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 
 from typing_extensions import override
 
+from bitsure.base.errors import UserError
 from bitsure.base.files import hash_json
 from bitsure.base.versions import installed_version
 from bitsure.config.schema import VLLM, ScoringSettings
 from bitsure.config.server_settings import ServerSettings
 from bitsure.models.facts import context_length
 from bitsure.models.locate import Source
-from bitsure.quantize.checkpoint.publish import publish, write_unpacked
+from bitsure.quantize.checkpoint.publish import NotExportable, publish, write_unpacked
 from bitsure.quantize.layouts.compressed_tensors import CompressedTensorsLayout
 from bitsure.results.run_files import ServedOrigin
 from bitsure.scoring.served.self_test import SelfTest, mean_distance
@@ -42,6 +43,9 @@ class VllmSetup(ServerSetup):
             "dtype": self.dtype,
             "context": settings.context,  # which decides where prompts are cut
             "parallel": [settings.tensor_parallel, settings.pipeline_parallel],
+            "eager": settings.eager,
+            "prefix_caching": settings.prefix_caching,
+            "tolerance": settings.tolerance,  # of records that a stricter one refuses
             "packed_kernels": quantized and not self.scoring.dequantize,
             "libraries": {library: installed_version(library) for library in (*LIBRARIES, "torch")} | {VLLM: vllm_version()},
         }
@@ -52,7 +56,10 @@ class VllmSetup(ServerSetup):
         settings = self.scoring.vllm
         context = settings.context or context_length(source.path)
         with tempfile.TemporaryDirectory() as folder:
-            directory = self._loadable(source, checkpoint, Path(folder))
+            try:
+                directory = self._loadable(source, checkpoint, Path(folder))
+            except NotExportable as error:
+                raise UserError(f"scoring.engine=vllm: {error.reason} scoring.engine=local runs it.") from error
             program = VllmProgram(directory, settings, self.dtype, context, source.settings.trust_remote_code)
         test = SelfTest(program, source.name, source.load_tokenizer(), settings.tolerance)
         result = test.run()

@@ -17,13 +17,25 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
     from bitsure.quantize.weights import IntegerWeight
 
 EXPORTABLE = (
     "Weights can be exported that are integers with a scale a group or row (gptq2 … gptq8, rtn2 … rtn8, clip3, w2 … w8), "
     "in a run that rounds no activations, keys or values"
 )
+
+
+class NotExportable(UserError):
+    """Quantized weights that other programs have no room for.
+
+    Args:
+        reason: Why, in whole sentences.
+        way_out: What `bitsure export` can do in place of it.
+    """
+
+    def __init__(self, reason: str, way_out: str = "") -> None:
+        super().__init__(f"{reason} {way_out}".rstrip())
+        self.reason = reason
 
 
 def publish(source: Source, checkpoint: Path, out: Path, label: str, format_name: str | None = None) -> dict[str, Any]:
@@ -40,19 +52,25 @@ def publish(source: Source, checkpoint: Path, out: Path, label: str, format_name
         The `quantization_config`.
 
     Raises:
-        UserError: If no layout has room for the weights, or one comes back from disk otherwise than it was written.
+        NotExportable: If no layout has room for the weights.
+        UserError: If one comes back from disk otherwise than it was written.
     """
     from safetensors.torch import save_file
 
+    from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
     from bitsure.quantize.layouts.known import layout_of
+    from bitsure.quantize.walk.mixtures import separate_experts
     from bitsure.quantize.weights.integer import GPTQ_TENSORS
 
-    model, tokenizer, contents = _quantized(source, checkpoint, label, own_dtype(source.settings, source.path), separate=True)
+    model, tokenizer = _full_precision(source, own_dtype(source.settings, source.path))
+    separate_experts(model)  # layouts name each expert's layers
+    contents = load_checkpoint(checkpoint, model)
+    _quantize(model, checkpoint, label)
     weights = {name: cast("IntegerWeight", weight) for name, weight in contents.weights.items() if weight.fits_gptq}
     if missing := contents.weights.keys() - weights.keys():
         first = min(missing)
         needs = ", ".join(sorted(contents.weights[first].tensors().keys() - GPTQ_TENSORS))
-        raise UserError(f"{label} needs {needs} in {first}, which no layout has. {EXPORTABLE}.")
+        raise NotExportable(f"{label} needs {needs} in {first}, which no layout has.", f"{EXPORTABLE}.")
     tensors, settings = _lay_out(model, weights, label, format_name)
     others = {name: tensor for name, tensor in _without_ties(model).items() if name.removesuffix(".weight") not in weights}
     published = _published_names(source, model, weights) if layout_of(settings, out).published_names else {}
@@ -73,53 +91,41 @@ def write_unpacked(source: Source, checkpoint: Path, out: Path, label: str, dtyp
 
     Args and Raises: as for `publish`.
     """
-    model, tokenizer, _ = _quantized(source, checkpoint, label, dtype, separate=False)
+    model, tokenizer = _full_precision(source, dtype)
+    _quantize(model, checkpoint, label)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
-def _quantized(
-    source: Source, checkpoint: Path, label: str, dtype: str, separate: bool
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, CheckpointContents]:
-    """Return a quantized model in main memory, its tokenizer, and the checkpoint's contents.
-
-    Args:
-        source: The full-precision model.
-        checkpoint: Its quantized weights.
-        label: What to call the weights in messages.
-        dtype: The type of the weights.
-        separate: Whether experts become layers of their own, each of which layouts name.
-
-    Raises:
-        UserError: If the checkpoint changes more than weights.
-    """
+def _full_precision(source: Source, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return the full-precision model in main memory, its weights of a type, and its tokenizer."""
     from bitsure.models.load import load_model
-    from bitsure.quantize.checkpoint.apply_checkpoint import put_into
-    from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
-    from bitsure.quantize.walk.mixtures import separate_experts
 
     source.check_content()
-    model, tokenizer = load_model(source.path, dtype, "cpu", source.settings)
-    if separate:
-        separate_experts(model)
-    contents = load_checkpoint(checkpoint, model)
-    scheme = contents.scheme
+    return load_model(source.path, dtype, "cpu", source.settings)
+
+
+def _quantize(model: nn.Module, checkpoint: Path, label: str) -> None:
+    """Give a full-precision model a checkpoint's weights. Raises NotExportable if the checkpoint changes more than weights."""
+    from bitsure.quantize.checkpoint.apply_checkpoint import put_into
+    from bitsure.quantize.inference.scheme import InferenceScheme
+
+    scheme = InferenceScheme.read(checkpoint)
     if scheme.activations or scheme.kv or scheme.divisions or scheme.reassembled or scheme.rotations.inputs:
-        raise UserError(f"{label} changes layers' inputs while the model runs, which no layout can say. {EXPORTABLE}.")
+        raise NotExportable(f"{label} changes layers' inputs while the model runs, which no layout can say.", f"{EXPORTABLE}.")
     own = model.state_dict().keys()
     put_into(model, checkpoint)
     if added := sorted(model.state_dict().keys() - own):
-        raise UserError(
+        raise NotExportable(
             f"{label}: rotating the model gave it {added[0]}, for which other programs' {type(model).__name__} has no place."
         )
-    return model, tokenizer, contents
 
 
 def _published_names(source: Source, model: nn.Module, layers: Collection[str]) -> dict[str, str]:
     """Return module → its name in the files of a mixture of experts; other models' modules keep their names.
 
     Raises:
-        UserError: If its files have one tensor for all experts, so that their layers have no names there.
+        NotExportable: If its files have one tensor for all experts, so that their layers have no names there.
     """
     from safetensors import safe_open
 
@@ -135,9 +141,9 @@ def _published_names(source: Source, model: nn.Module, layers: Collection[str]) 
             with safe_open(path, "pt") as file:
                 published |= {own(key).rpartition(".")[0]: key.rpartition(".")[0] for key in file.keys()}  # noqa: SIM118 - not a dict
     if missing := sorted(name for name in layers if name not in published):
-        raise UserError(
-            f"{source.name} has one tensor for all experts in its files, so that transformers loads no quantized {missing[0]}. "
-            "Export it with --format gptq, which GPTQModel loads."
+        raise NotExportable(
+            f"{source.name} has one tensor for all experts in its files, so that transformers loads no quantized {missing[0]}.",
+            "Export it with --format gptq, which GPTQModel loads.",
         )
     return published
 
@@ -167,8 +173,8 @@ def _lay_out(
             except UserError as error:
                 reasons.append(f"{layout.quant_method}: {error}.")
     others = [layout.quant_method for layout in EXPORTED if format_name not in (None, layout.quant_method)]
-    ways_out = f" Without --format, or with --format {others[0]}, another layout is tried." if others else ""
-    raise UserError(f"{label} has weights that do not fit. {' '.join(reasons)}{ways_out}")
+    way_out = f"Without --format, or with --format {others[0]}, another layout is tried." if others else ""
+    raise NotExportable(f"{label} has weights that do not fit. {' '.join(reasons)}", way_out)
 
 
 def _without_ties(model: nn.Module) -> dict[str, torch.Tensor]:
