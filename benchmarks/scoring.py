@@ -285,7 +285,8 @@ def main() -> None:
     text = [f"Made by `make bench-scoring`: torch {torch.__version__}, {arguments.dtype}, {arguments.device}, "]
     text[0] += f"{torch.get_num_threads()} threads. HFLM at its best batch size of {BATCH_SIZES}; medians of {REPEATS}. "
     text[0] += "By arithmetic: how many times HFLM's multiply-adds, without its padding, are the least that give the numbers. "
-    text[0] += "vLLM 0.32.0 on as many threads (`make setup-vllm`), without compiled graphs."
+    with_vllm = "vLLM 0.32.0 on as many threads (`make setup-vllm`), without compiled graphs."
+    text[0] += with_vllm if PYTHON.is_file() else "vLLM was not measured: its environment was not there (`make setup-vllm`)."
     for name in arguments.models.split(","):
         model = build_model(name, arguments.device, getattr(torch, arguments.dtype))
         times = arguments.times * (10 if name.startswith("pocket") else 1)

@@ -42,6 +42,14 @@ def test_values_that_cannot_be_are_refused(given):
         ("scoring.engine=vllm text=pocket", r"text=pocket: bitsure's own engine does that, and not vLLM"),
         ("scoring.engine=vllm scoring.share=false", r"scoring\.share=false: bitsure's own engine"),
         ("scoring.engine=vllm model.device_map=auto", r"model\.device_map=auto: bitsure's own engine"),
+        (
+            "scoring.engine=vllm quant=rtn4 +quant.activations.bits=8",
+            r"quant=\S+ with quant\.activations: bitsure's own engine",
+        ),
+        (
+            "scoring.engine=vllm scoring.dequantize=false model.dtype=bfloat16 quant=mxfp4-weights",
+            r"scoring\.dequantize=false: vLLM is given integers .* quant=\S+ has none",
+        ),
         ("scoring.engine=vllm control=noise", r"control\.seeds=\d+: bitsure's own engine"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -124,6 +125,16 @@ def test_weights_that_fit_no_layout_are_refused_with_what_runs_them(engine_of, t
     made = ensure_quantized(plan(tiny_model, Rtn(4, 48, True), calib_file), Store(tmp_path / "store"), tmp_path / "log")
     with pytest.raises(UserError, match=r"scoring\.engine=vllm: .*a shorter last one\. scoring\.engine=local runs it\.$"):
         engine_of(made.checkpoint, dequantize=False)
+
+
+def test_a_context_that_vllm_does_not_read_is_said_of_its_setting(engine_of, monkeypatch):
+    install_vllm(monkeypatch)
+    engine = engine_of()
+    monkeypatch.setattr(type(engine.server.model), "score", Mock(side_effect=UserError("x: the server is full.")))
+    with pytest.raises(
+        UserError, match=r"engine=vllm: vLLM's context .*: x: the server is full\. Leave out scoring\.vllm\.context"
+    ):
+        engine.score([([5, 6, 7], [8])])
 
 
 def test_settings_that_change_log_probabilities_are_in_the_key(monkeypatch):

@@ -55,6 +55,16 @@ class QuantizerSettings(ABC):
         return None
 
     @property
+    def run_time_setting(self) -> str | None:
+        """The setting by which layers' inputs change while the model runs; None where weights alone do."""
+        return None
+
+    @property
+    def has_integer_weights(self) -> bool:
+        """Whether weights may be integers with a scale a group, which published layouts have room for."""
+        return True
+
+    @property
     def has_packed_kernels(self) -> bool:
         """Whether its checkpoints can be scored without unpacking the weights (`scoring.dequantize=false`)."""
         return False
@@ -90,6 +100,16 @@ class Chain(QuantizerSettings):
                 f"quant.transforms=[{easier[0]}] makes activations easier to round and weights harder, and no activations are "
                 f"rounded: give quant.activations.bits=8, or take [scale], which makes weights easier."
             )
+
+    @property
+    def run_time_setting(self) -> str | None:
+        """The first of the settings that do."""
+        given = {
+            "quant.activations": self.activations is not None,
+            "quant.kv": self.kv is not None,
+            "quant.rotation.kinds=[r4]": self.rotation is not None and "r4" in self.rotation.kinds,
+        }
+        return next((setting for setting, is_given in given.items() if is_given), None)
 
     def _check_rotation(self) -> None:
         if "rotate" not in self.transforms:
@@ -191,6 +211,11 @@ class Rounded(Chain, Numbers):
             raise UserError("quant.transforms: clip narrows both ends alike, clip_asymmetric each by itself: take one.")
         if clips == ["clip_asymmetric"] and self.symmetric:
             raise UserError("quant.transforms=[clip_asymmetric]: symmetric integers have one range. quant.symmetric=false.")
+
+    @property
+    def has_integer_weights(self) -> bool:
+        """Whether the format is integers, with more than one scale for a whole tensor."""
+        return self.format == "int" and self.group_size != 0
 
     @property
     @abstractmethod

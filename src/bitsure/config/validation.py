@@ -130,6 +130,7 @@ def _check_engine(config: Config) -> None:
     if not any(here.values()):
         raise UserError("scoring.engine=vllm: servers run all models of this run. Leave it out.")
     given = {
+        f"quant={quant.name} with {quant.run_time_setting}": quant.run_time_setting is not None,
         f"text={config.text.name}": config.text.is_scored,
         "attribution.measure=true": config.attribution.measure,
         f"control.seeds={config.control.seeds}": config.control.seeds > 0,
@@ -139,6 +140,11 @@ def _check_engine(config: Config) -> None:
     }
     if local := [setting for setting, is_given in given.items() if is_given]:
         raise UserError(f"{local[0]}: bitsure's own engine does that, and not vLLM. Leave it out, or scoring.engine=vllm.")
+    if not (config.scoring.dequantize or quant.has_packed_kernels or quant.has_integer_weights or quant.server):
+        raise UserError(
+            f"scoring.dequantize=false: vLLM is given integers with a scale a group or row, and quant={quant.name} has none. "
+            "Leave it out for this quantizer."
+        )
 
 
 def _check_attribution(config: Config) -> None:

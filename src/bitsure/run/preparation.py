@@ -18,7 +18,7 @@ from bitsure.config.schema import VLLM, Config
 from bitsure.config.text import OF_ANSWERS, OF_TASKS
 from bitsure.metrics.own_metrics import check_own_metrics
 from bitsure.models.facts import check_memory, computing_dtype, is_mixture
-from bitsure.models.load import check_files
+from bitsure.models.load import check_files, empty_model
 from bitsure.models.locate import Source, locate_model, locate_scored, locate_tokenizer
 from bitsure.quantize.calibration.calibration_text import locate_text, stands_in
 from bitsure.quantize.check import check_model, check_plan
@@ -221,6 +221,12 @@ def check(prepared: PreparedRun, memo: Memo) -> None:
     if is_here and (without_text or any(prepared.scorer.missing(model) for model in scored)):
         with terminal.output_to(prepared.log_file):
             memo(check_files, prepared.source.path, prepared.source.settings.trust_remote_code)
+    scoring = prepared.scorer.setup.scoring
+    if prepared.plan and scoring.engine == VLLM and scoring.dequantize and prepared.scorer.missing(prepared.scored):
+        from bitsure.quantize.checkpoint import disk_space
+
+        trust_remote_code = prepared.source.settings.trust_remote_code
+        disk_space.check_unpacked(memo(empty_model, prepared.source.path, trust_remote_code), prepared.dtype)
     if prepared.plan and not prepared.store.find("weights", prepared.plan.made_from):
         with terminal.output_to(prepared.log_file):
             check_plan(prepared.plan, prepared.store, memo)

@@ -10,6 +10,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.models.load import empty_model
 from bitsure.quantize.check import check_plan
+from bitsure.quantize.checkpoint import disk_space
 from bitsure.quantize.libraries.bnb import Bnb
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.libraries.hqq import Hqq
@@ -58,6 +59,12 @@ def test_too_small_a_disk_is_said_before_weights_are_loaded(tiny_model, calib_fi
     ):
         check_plan(plan(tiny_model, QUANTIZERS["rtn3"], calib_file), Store(tmp_path / "no" / "yet"))
     assert asked == [tmp_path]
+
+
+def test_too_small_a_folder_for_the_unpacked_model_is_said(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**30, 2**30 - 100, 100))
+    with pytest.raises(UserError, match=r"scoring\.engine=vllm will write about 0\.00 GiB into .* the variable TMPDIR=DIR\."):
+        disk_space.check_unpacked(torch.nn.Linear(8, 8), "float32")
 
 
 def test_a_model_of_13b_needs_what_is_known_of_it():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import torch
@@ -20,12 +21,27 @@ def check(needed: int, quantizer: str, store: Path) -> None:
         quantizer: The quantizer's name, for the message.
         store: The store's directory, which may not exist yet.
     """
-    place = next(folder for folder in (store.absolute(), *store.absolute().parents) if folder.exists())
+    _check_room(needed, f"quant={quantizer}", store, "paths.store=DIR")
+
+
+def check_unpacked(modules: nn.Module, dtype: str) -> None:
+    """Raise UserError if TMPDIR has no room for the unpacked model that vLLM loads.
+
+    Args:
+        modules: The model; its weights are not needed.
+        dtype: The type of the weights.
+    """
+    numbers = sum(parameter.numel() for parameter in modules.parameters())
+    _check_room(numbers * item_bytes(dtype), "scoring.engine=vllm", Path(tempfile.gettempdir()), "the variable TMPDIR=DIR")
+
+
+def _check_room(needed: int, writer: str, folder: Path, setting: str) -> None:
+    place = next(above for above in (folder.absolute(), *folder.absolute().parents) if above.exists())
     free = shutil.disk_usage(place).free
     if needed > free:
         raise UserError(
-            f"quant={quantizer} will write about {needed / 2**30:,.2f} GiB into {store}, but its disk has "
-            f"{free / 2**30:,.2f} GiB left. Make room, or give another place: paths.store=DIR."
+            f"{writer} will write about {needed / 2**30:,.2f} GiB into {folder}, but its disk has "
+            f"{free / 2**30:,.2f} GiB left. Make room, or give another place: {setting}."
         )
 
 

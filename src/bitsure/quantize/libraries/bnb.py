@@ -42,6 +42,11 @@ class Bnb(Quantizer):
         return f"bnb-{self.type}" + ("-double" if self.double_quant else "")
 
     @property
+    def has_integer_weights(self) -> bool:
+        """False: it has codebooks, or rows of another layout."""
+        return False
+
+    @property
     def changes_model(self) -> bool:
         """False."""
         return False

@@ -37,6 +37,11 @@ class Hqq(Quantizer):
         return f"hqq{self.bits}" + {64: "", -1: "-row"}.get(self.group_size, f"-g{self.group_size}")
 
     @property
+    def has_integer_weights(self) -> bool:
+        """False: zero points are fractions."""
+        return False
+
+    @property
     def changes_model(self) -> bool:
         """False."""
         return False

@@ -63,6 +63,11 @@ class LlamaCpp(Quantizer):
         return self.imatrix
 
     @property
+    def has_integer_weights(self) -> bool:
+        """False: GGUF's blocks are of another layout."""
+        return False
+
+    @property
     def changes_model(self) -> bool:
         """False: weights are copied."""
         return False

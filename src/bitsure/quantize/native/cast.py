@@ -41,6 +41,11 @@ class Cast(Quantizer):
         return True
 
     @property
+    def has_integer_weights(self) -> bool:
+        """False: numbers stay floating-point numbers."""
+        return False
+
+    @property
     def changes_model(self) -> bool:
         """False: tensors are copied."""
         return False

@@ -19,6 +19,15 @@ class CompletionService(ABC):
         given: The setting that names it, as it is typed, for messages.
     """
 
+    noun = "the server"
+    """What messages call it."""
+    reads_more = "Start it with the whole context"
+    """What lets it read longer prompts, for messages."""
+    tolerance = "server.tolerance"
+    """The setting of how far equal answers may differ, for messages."""
+    agrees_more = "Give the server fewer requests at one time (server.concurrency=1), or a larger tolerance"
+    """What makes equal answers differ less, or lets them, for messages."""
+
     def __init__(self, given: str) -> None:
         self.given = given
         self.stopped = threading.Event()
@@ -37,8 +46,13 @@ class CompletionService(ABC):
         """
 
     def refusal(self, reason: str) -> UserError:
-        """Return the error that says why this service is not scored with; the reason has no full stop at its end."""
-        return UserError(f"{self.given}: {reason}.")
+        """Return the error that says why this service is not scored with.
+
+        Args:
+            reason: A sentence without its full stop; "the server" at its beginning becomes what this service is.
+        """
+        about_it = reason.startswith("the server")
+        return UserError(f"{self.given}: {self.noun + reason.removeprefix('the server') if about_it else reason}.")
 
     def quoted(self, text: str) -> str:
         """Return a service's own words for a message, cut."""

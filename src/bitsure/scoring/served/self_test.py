@@ -202,8 +202,8 @@ class SelfTest:
         largest = max(distance(answers[0], answer) for answer in answers)
         if largest > self._tolerance:
             raise self._refusal(
-                f"two equal requests differ by {largest:.3g} nats, and server.tolerance={self._tolerance:g} is accepted. Give "
-                "the server fewer requests at one time (server.concurrency=1), or a larger tolerance"
+                f"two equal requests differ by {largest:.3g} nats, and {self._client.tolerance}={self._tolerance:g} is "
+                f"accepted. {self._client.agrees_more}"
             )
         return largest
 

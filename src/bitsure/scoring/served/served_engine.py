@@ -117,7 +117,7 @@ class ServedEngine(Engine):
             reason = str(error).removeprefix(f"{model.client.given}: ").rstrip(".")
             raise model.client.refusal(
                 f"the server's context is said to have {self.max_length + WRITTEN + 1} tokens, and it does not read "
-                f"a prompt of {tokens}: {reason}. Start it with the whole context"
+                f"a prompt of {tokens}: {reason}. {model.client.reads_more}"
             ) from error
         self._fits = tokens
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from bitsure.base.errors import NotInstalled, UserError
+from bitsure.base.errors import NotInstalled
 from bitsure.base.versions import installed_version
 from bitsure.config.vllm_settings import VllmSettings
 from bitsure.scoring.served.completion_service import CompletionService
@@ -36,6 +36,9 @@ class VllmProgram(CompletionService):
     Raises:
         UserError: If vLLM does not run this model.
     """
+
+    noun, tolerance, agrees_more = "vLLM", "scoring.vllm.tolerance", "Give a larger tolerance"
+    reads_more = "Leave out scoring.vllm.context, or lower it to what vLLM reads"
 
     def __init__(
         self, directory: Path, settings: VllmSettings, dtype: str, context: int | None, trust_remote_code: bool
@@ -107,11 +110,6 @@ class VllmProgram(CompletionService):
         read = sum(len(output.prompt_token_ids) for output in outputs)
         choices = [_choice(output) | {"index": i} for i, output in enumerate(outputs)]
         return {"model": body["model"], "choices": choices, "usage": {"prompt_tokens": read}}
-
-    @override
-    def refusal(self, reason: str) -> UserError:
-        """As `CompletionService.refusal`, of reasons that speak of a server."""
-        return super().refusal(reason.replace("the server", "vLLM"))
 
 
 def vllm_version() -> str:
