@@ -89,7 +89,7 @@ def score_models(table: Table) -> None:
 
 def _least_multiply_adds(model: Any, requests: list[Request]) -> float:
     """Return the multiply-adds of every distinct prefix once, and of the head where a token is scored."""
-    [*rows] = trees(dict(enumerate(requests)), 10**12, 10**9)  # so wide a model has all in one row that share a beginning
+    rows = list(trees(dict(enumerate(requests)), 10**12, 10**9))  # so wide a model has all in one row that share a beginning
     places = [position + 1 for row in rows for position in row.positions]
     scored = {(i, node) for i, row in enumerate(rows) for nodes in row.scored.values() for node in nodes}
     return multiply_adds(model, places, [rows[i].positions[node] + 1 for i, node in scored])

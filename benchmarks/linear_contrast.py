@@ -23,8 +23,6 @@ from bitsure.results import Provenance, read
 from bitsure.sweep.report.cell_results import CellResult
 
 RESAMPLES, LEVEL = 2000, 0.95
-
-
 FULL_PRECISION = "full precision"
 
 
@@ -75,8 +73,9 @@ class SweptCells:
         return all(cell.quantization is None or cell.quantization.calib_data.windows for cell in cells)
 
     def is_drawn(self, quantizer: str) -> bool:
-        """Return whether the quantizer depends on the seed: it reads a text, or rotates."""
-        return self.reads_text(quantizer) or any(len(cells) > 1 for cells in self.by_text[quantizer].values())
+        """Return whether the quantizer depends on the seed, however few of its cells are done: it reads a text, or rotates."""
+        cells = (cell for seeds in self.by_text[quantizer].values() for cell in seeds.values())
+        return self.reads_text(quantizer) or any("rotate" in cell.config["quant"].get("transforms", ()) for cell in cells)
 
     def _changes(self, quantizer: str, text: str, seed: int, task: str) -> AnswerChanges:
         if quantizer == FULL_PRECISION:
@@ -150,12 +149,14 @@ def _option(cell: CellResult) -> str:
 
 
 def _p_value(intervals: Callable[[float], tuple[float, float]]) -> float:
-    """Return the p for which the interval of level 1 − p ends at 0."""
+    """Return the p for which the interval of level 1 − p ends at 0; 1 for a value of 0, also where nothing varies."""
 
     def inner_end(p: float) -> float:
         """Return how far an interval's inner end is on the value's side of 0."""
         low, high = intervals(1 - p)
         return low if low + high > 0 else -high
 
+    if sum(intervals(LEVEL)) == 0:
+        return 1.0
     least = 1e-15
     return least if inner_end(least) > 0 else float(brentq(inner_end, least, 1))

@@ -1,8 +1,8 @@
 """The tables of docs/qbench.md and the agreement table of docs/systems.md: `make qbench ARGS=multirun/qbench`.
 
 From a run of sweeps/qbench.yaml, finished or not: what is missing is left out and counted. Claims are those that LLM-QBench's
-(Gong et al. 2024) repository states. A claim is judged only with all
-draws that the sweep plans, by a p-value that is adjusted for how many claims are judged.
+(Gong et al. 2024) repository states. A claim is judged only with all draws that the sweep plans, by a p-value that is adjusted
+for how many claims are judged.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ CLAIMS = [
         ALGORITHM,
         "Rotations and GPTQ together are better than rotations alone",
         ROTATED,
-        f"{PROBABILITY} at W4A4, QuaRot and GPTQ less QuaRot",
+        f"{PROBABILITY} at W4A4, rotations and GPTQ less rotations",
         better("rotate-gptq-int-w4a4", "rotate-int-w4a4"),
     ),
     *(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 import yaml
 
 from benchmarks import qbench, qbench_claims
-from benchmarks.linear_contrast import SweptCells, Term
+from benchmarks.linear_contrast import SweptCells, Term, _p_value
 from benchmarks.regions import REGION, fill
 from benchmarks.sweep import write_sweep
 from bitsure.comparison.changes import AnswerChanges, write_changes
 from bitsure.metrics.across import over_draws
+from bitsure.metrics.bootstrap import normal_interval
 from bitsure.sweep.report.cell_results import read_cells
 
 QUANTIZERS = ("gptq-w3", "awq-w3", "w3", "kv2")
@@ -90,6 +92,21 @@ def test_a_quantizer_without_data_has_one_cell_for_every_text_and_draw(sweep):
     assert cells.effect(cells.mean_over_tasks((1.0, "kv2", "weather"))).seeds == 0
     assert cells.effect(cells.mean_over_tasks((1.0, "kv2", "pocket"), (-1.0, "w3", "pocket"))).seeds == SEEDS
     assert cells.effect(cells.mean_over_tasks((1.0, "gptq-w4", "pocket"))) is None
+
+
+def test_a_rotation_is_drawn_also_when_one_cell_of_it_is_done(sweep):
+    [cells] = qbench.by_model(read_cells(sweep))
+    cells.by_text["kv2"]["pocket"][0].config["quant"]["transforms"] = ["rotate"]
+    for others in ((), ((-1.0, "gptq-w3", "pocket"),)):
+        assert cells.effect(cells.mean_over_tasks((1.0, "kv2", "pocket"), *others)).seeds == 1
+
+
+def test_a_difference_of_0_without_variance_is_none(sweep):
+    assert _p_value(partial(normal_interval, 0.0, 0.0)) == 1.0
+    [cells] = qbench.by_model(read_cells(sweep))
+    for quantizer in ("kv2", "gptq-w3"):
+        same = cells.mean_over_tasks((1.0, quantizer, "pocket"), (-1.0, quantizer, "pocket"))
+        assert cells.effect(same).p_value == 1.0
 
 
 def test_claims_are_confirmed_contradicted_or_not_decided(sweep, domains):

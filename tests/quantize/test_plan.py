@@ -47,6 +47,12 @@ def test_weights_whose_calibration_scales_rounded_inputs_have_a_key_of_their_own
         assert "input_scaling" not in other.identity(None)
 
 
+def test_experts_that_the_config_alone_names_are_no_experts(tiny_model, calib_file, tmp_path):
+    dense = plan(tiny_model, Rtn(4, 32, True), calib_file)
+    with pytest.raises(UserError, match=r"calib\.all_experts=true: .* has no experts"):
+        check_plan(replace(dense, calib=replace(dense.calib, all_experts=True)), Store(tmp_path))
+
+
 def test_memory_has_to_hold_the_copy_of_a_model_on_which_rotations_are_learned(tiny_model, calib_file, tmp_path, monkeypatch):
     def planned(steps: int):
         quant = Rtn(4, 32, True, transforms=["rotate"], rotation=RotationSettings(steps=steps))

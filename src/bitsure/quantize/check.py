@@ -70,6 +70,10 @@ def check_plan(plan: Plan, store: Store, memo: Memo | None = None) -> None:
     if plan.checkpoint:
         prequantized.check(plan.checkpoint, modules, source)
     target = QuantizationTarget(source, plan.dtype, modules)
+    if plan.calib.all_experts and not target.has_experts:
+        raise UserError(
+            f"calib.all_experts=true: {source.name} has no experts, so that every token reaches every layer. Leave it out."
+        )
     _check_weights(plan.quant, target)
     plan.quant.check(target)
     if plan.matched and not store.find("weights", plan.matched.made_from):

@@ -7,8 +7,9 @@ import torch
 
 from benchmarks.tiny_models import build_small
 from bitsure.base.errors import UserError
+from bitsure.quantize.proof.output_errors import output_errors
 from bitsure.quantize.walk.blocks import layers_by_input, walk
-from bitsure.quantize.walk.targets import find_blocks, linears, skipped_modules, unknown_weights
+from bitsure.quantize.walk.targets import find_blocks, linears, matrix, skipped_modules, unknown_weights
 
 
 def test_a_hybrid_whose_blocks_return_more_than_their_states_is_gone_through():
@@ -37,6 +38,12 @@ def test_layers_that_are_never_run_keep_full_precision(family, name, why):
     reached = {name for _, block, feed in walk(model, windows) for group in layers_by_input(block, feed) for name in group}
     assert reached == {name for block in find_blocks(model)[1] for name in linears(block)}
     assert why in skipped_modules(model)[name] and unknown_weights(model) == []
+
+
+def test_a_layer_that_is_run_in_spite_of_its_name_is_said(caplog):
+    """Doge's attention has a dt_proj that is no Mamba's."""
+    output_errors(build_small("doge"), lambda name, layer: matrix(layer), torch.arange(10, 74).reshape(2, 32))
+    assert caplog.messages[0].startswith("model.layers.0.self_attn.dt_proj: keeps full precision, though the model runs it")
 
 
 def test_many_weights_that_are_no_linear_layers_are_named():

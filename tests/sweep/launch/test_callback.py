@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 import filelock
 import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import OmegaConf
 
 from bitsure.results import Labels
@@ -66,8 +67,10 @@ def test_a_directory_is_one_sweeps_at_a_time(commands, monkeypatch, tmp_path):
         done = commands.run("-m", "model=pocket-300k", "quant=rtn3,rtn4", place, cwd=tmp_path)
         assert done.returncode == 1 and f"{tmp_path} is in use by a sweep that goes on now" in done.stderr
         assert "remove" not in done.stderr and (tmp_path / "plan.json").read_text() == planned
+        assert BasicSweeper.validate_batch_is_legal.__name__ == "<lambda>"
         with pytest.raises(SystemExit):  # its cells were not run
             callback.SweepCallback().on_multirun_end(master)
+        assert BasicSweeper.validate_batch_is_legal.__name__ == "validate_batch_is_legal"
     filelock.FileLock(tmp_path / ".sweep.lock").acquire(timeout=0).lock.release()  # by another, as it is free again
 
 

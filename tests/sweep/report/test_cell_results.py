@@ -21,14 +21,15 @@ def test_a_config_that_is_not_a_runs_has_no_settings(tmp_path, text):
         main(["report", str(tmp_path), "--track"])
 
 
-def test_a_rotation_that_is_drawn_with_the_text_is_no_setting_of_its_own(tmp_path):
-    for cell, seed in (("0-a", 2), ("1-b", 3)):
-        leave_unfinished(tmp_path, cell, state="running")
-        config = f"quant: {{name: x, rotation: {{seed: {seed}, steps: 0}}}}\ncalib: {{seed: 2}}\n"
-        (tmp_path / cell / "config.yaml").write_text(config, encoding="utf-8")
-    drawn, own = read_cells(tmp_path)
-    assert drawn.settings == {"quant.rotation.steps": 0}
-    assert own.settings == {"quant.rotation.steps": 0, "quant.rotation.seed": 3}
+def test_a_rotation_that_is_drawn_with_each_text_is_no_setting_of_its_own(tmp_path):
+    for number, (name, text, rotation) in enumerate(
+        [("drawn", 0, 0), ("drawn", 1, 1), ("same", 0, 0), ("same", 1, 0), ("one", 0, 0)]
+    ):
+        leave_unfinished(tmp_path, f"{number}-a", state="running")
+        config = f"quant: {{name: {name}, rotation: {{seed: {rotation}}}}}\ncalib: {{seed: {text}}}\n"
+        (tmp_path / f"{number}-a" / "config.yaml").write_text(config, encoding="utf-8")
+    seeds = [cell.settings.get("quant.rotation.seed") for cell in read_cells(tmp_path)]
+    assert seeds == [None, None, 0, 0, 0]
 
 
 def labelled(folder, name: str, quantizer: str, label: str, model: str = "x", path: str = "/models/x") -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -14,7 +16,9 @@ from torch import nn
 from bitsure.base.errors import UserError
 from bitsure.quantize.inference.hooks import InputTransform
 from bitsure.quantize.walk.blocks import walk
-from bitsure.quantize.walk.targets import block_linears, linears, matrix, not_reached
+from bitsure.quantize.walk.targets import block_linears, linears, matrix, never_run, not_reached
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ def output_errors(
     weights: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}  # of a block's layers: theirs and the quantized ones
     of_experts: dict[str, torch.Tensor] = {}  # of a block's experts: the quantized ones, in main memory
     transforms = inputs or {}
+    said: set[str] = set()
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(layer: nn.Module, given: tuple[Any, ...]) -> None:
@@ -103,11 +108,22 @@ def output_errors(
             of_experts.clear()
             for name, layer in linears(block).items():
                 stack.callback(layer.register_forward_pre_hook(watch(f"{prefix}.{name}")).remove)
+            for name, layer in never_run(block).items():
+                stack.callback(layer.register_forward_pre_hook(partial(_say_run, f"{prefix}.{name}", said)).remove)
     if idle := block_linears(model).keys() - {name for name, each in sums.items() if each.tokens}:
         raise not_reached(sorted(idle))
     if broken := sorted(name for name, each in sums.items() if not isfinite(each.squares[:2].sum())):
         raise UserError(f"NaN or infinite outputs on the calibration text: {', '.join(broken)}. No score is taken from that.")
     return {name: each.error() for name, each in sums.items()}
+
+
+def _say_run(name: str, said: set[str], layer: nn.Module, given: tuple[Any, ...]) -> None:
+    """Say once of a layer whose name tells that it is never run that the model runs it: a forward pre-hook."""
+    if name not in said:
+        said.add(name)
+        log.warning(
+            "%s: keeps full precision, though the model runs it: layers of this name are never run in other models", name
+        )
 
 
 def root_ratio(change: float, norm: float) -> float:

@@ -14,9 +14,9 @@ from bitsure.quantize.walk.mixtures import gates, in_experts
 
 NAMED = 5  # layers in an error
 MOST_KEPT = 0.1  # of the blocks' parameters, in weights that are no linear layers and keep full precision
-CROSS_ATTENTION = "reads an encoder, which a causal language model has none of"
-NEVER_RUN = {  # parts of names → why the linear layers there are never run, so that no input could be measured
-    "dt_proj": "no linear layer that is run: Mamba's own code reads its weight",
+CROSS_ATTENTION = "named as what reads an encoder, which a causal language model has none of"
+NEVER_RUN = {  # parts of names → why the linear layers there are taken as never run, so that no input could be measured
+    "dt_proj": "named as Mamba's, whose own code reads the weight and does not run the layer",
     **dict.fromkeys(("encoder_attn", "cross_attn", "crossattention"), CROSS_ATTENTION),
 }
 LINEAR: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)  # GPT-2's Conv1D is a linear layer with a transposed weight
@@ -70,6 +70,11 @@ def linears(module: nn.Module) -> dict[str, nn.Module]:
         for name, inner in module.named_modules()
         if is_linear(inner) and name not in kept and _why_never_run(name) is None
     }
+
+
+def never_run(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the linear layers inside a module whose names say that they are never run, by name."""
+    return {name: inner for name, inner in module.named_modules() if is_linear(inner) and _why_never_run(name)}
 
 
 def _why_never_run(name: str) -> str | None:

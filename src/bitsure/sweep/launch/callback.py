@@ -32,9 +32,9 @@ LAUNCHERS = {  # the package of each, and the project's extra that brings it
     "hydra_submitit_launcher": "submitit",
     "hydra_ray_launcher": "ray",
 }
-# The lock on this command's sweep directory, from the check of its cells to its end. It belongs to the process: launchers
-# pickle the callback with the config, and a lock cannot be pickled.
-_sweep_lock = ExitStack()
+# What holds from the check of a command's cells to its end: the lock on the sweep's directory, and how its sweeper works. It
+# belongs to the process: launchers pickle the callback with the config, and a lock cannot be pickled.
+_until_the_end = ExitStack()
 
 
 class SweepCallback(Callback):
@@ -63,7 +63,7 @@ class SweepCallback(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Make the sweep's report. Exit with the cells that failed."""
-        with _sweep_lock:
+        with _until_the_end:
             _finish(Path(config.hydra.sweep.dir))
 
 
@@ -79,8 +79,6 @@ def _prepare(config: DictConfig) -> None:
     cells, errors = compose_cells(config, GlobalHydra.instance().config_loader())
     if not cells and not errors.numbers:
         return  # another sweeper chooses its cells as it goes
-    # Hydra would compose every cell once more before the first one starts, a fifth of a second each, to see whether it can.
-    BasicSweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
     from bitsure.sweep.launch import dry_run  # heavy: --help stays quick
 
     on_nodes = is_elsewhere(launcher)
@@ -110,6 +108,9 @@ def _prepare(config: DictConfig) -> None:
     ]
     left_out = {directories[number]: directories[earlier.number] for number, earlier in later.items()}
     results.write(sweep_dir / "plan.json", SweepPlan(cells=planned, repeated=left_out))
+    # Hydra would compose every cell once more before the first one starts, a fifth of a second each, to see whether it can.
+    _until_the_end.callback(setattr, BasicSweeper, "validate_batch_is_legal", BasicSweeper.validate_batch_is_legal)
+    BasicSweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
 
 
 def _directory(cell: ComposedCell, sweep_dir: Path) -> str:
@@ -121,7 +122,7 @@ def _lock(sweep_dir: Path) -> None:
     """Keep other sweeps out of a directory until this one, or its process, ends. Nothing happens if this one holds it."""
     path = (sweep_dir / ".sweep.lock").resolve()
     try:
-        _sweep_lock.enter_context(filelock.FileLock(path, is_singleton=True).acquire(timeout=0))
+        _until_the_end.enter_context(filelock.FileLock(path, is_singleton=True).acquire(timeout=0))
     except filelock.Timeout:
         raise UserError(
             f"{sweep_dir} is in use by a sweep that goes on now and holds {path.name} there. Wait for it, or choose another "

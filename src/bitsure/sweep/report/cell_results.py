@@ -63,6 +63,7 @@ class CellResult:
     comparison: Comparison = field(default_factory=dict)
     verdict: Verdict | None = None
     costs: Costs | None = None
+    rotates_with_text: bool = False  # in all cells of its quantizer, so that a draw of the text is one of the rotations
 
     @property
     def done(self) -> bool:
@@ -93,10 +94,10 @@ class CellResult:
     def settings(self) -> dict[str, object]:
         """Every setting that SETTINGS names and NOT_SETTINGS does not, by its dotted name.
 
-        Rotations that are drawn by the seed of the calibration text are a part of that draw.
+        Rotations that are drawn with the calibration text are a part of that draw.
         """
         flat = dict(_flat(self.config))
-        if flat.get(ROTATION_SEED) == flat.get("calib.seed"):
+        if self.rotates_with_text:
             flat.pop(ROTATION_SEED, None)
         return {key: flat[key] for key in flat if key.startswith(SETTINGS) and key not in NOT_SETTINGS}
 
@@ -121,7 +122,21 @@ def read_cells(sweep_dir: Path) -> list[CellResult]:
     if not planned:
         raise UserError(f"{sweep_dir / 'plan.json'} names no cells.")
     memo = Memo()
-    return _told_apart([_read_cell(directory, cell, memo) for directory, cell in planned])
+    return _told_apart(_drawn_together([_read_cell(directory, cell, memo) for directory, cell in planned]))
+
+
+def _drawn_together(cells: list[CellResult]) -> list[CellResult]:
+    """Return the cells, those marked whose quantizer rotates by the seed of the text in every cell, and in more than one draw.
+
+    One cell does not tell: a rotation that is the same in all draws has the seed of one of them.
+    """
+    draws: dict[str, set[tuple[object, object]]] = {}  # quantizer → seeds of the text and of the rotation
+    for cell in cells:
+        if cell.config:
+            rotation = cell.config.get("quant", {}).get("rotation") or {}
+            draws.setdefault(cell.quantizer, set()).add((cell.config.get("calib", {}).get("seed"), rotation.get("seed")))
+    together = {name for name, seeds in draws.items() if len(seeds) > 1 and all(text == own for text, own in seeds)}
+    return [replace(cell, rotates_with_text=cell.quantizer in together) for cell in cells]
 
 
 def _told_apart(cells: list[CellResult]) -> list[CellResult]:
