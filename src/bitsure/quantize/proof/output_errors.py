@@ -75,7 +75,6 @@ def output_errors(
     weights: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}  # of a block's layers: theirs and the quantized ones
     of_experts: dict[str, torch.Tensor] = {}  # of a block's experts: the quantized ones, in main memory
     transforms = inputs or {}
-    said: set[str] = set()
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(layer: nn.Module, given: tuple[Any, ...]) -> None:
@@ -108,8 +107,7 @@ def output_errors(
             of_experts.clear()
             for name, layer in linears(block).items():
                 stack.callback(layer.register_forward_pre_hook(watch(f"{prefix}.{name}")).remove)
-            for name, layer in never_run(block).items():
-                stack.callback(layer.register_forward_pre_hook(partial(_say_run, f"{prefix}.{name}", said)).remove)
+            _say_what_runs(prefix, block, stack)
     if idle := block_linears(model).keys() - {name for name, each in sums.items() if each.tokens}:
         raise not_reached(sorted(idle))
     if broken := sorted(name for name, each in sums.items() if not isfinite(each.squares[:2].sum())):
@@ -117,13 +115,17 @@ def output_errors(
     return {name: each.error() for name, each in sums.items()}
 
 
-def _say_run(name: str, said: set[str], layer: nn.Module, given: tuple[Any, ...]) -> None:
-    """Say once of a layer whose name tells that it is never run that the model runs it: a forward pre-hook."""
-    if name not in said:
-        said.add(name)
-        log.warning(
-            "%s: keeps full precision, though the model runs it: layers of this name are never run in other models", name
-        )
+def _say_what_runs(prefix: str, block: nn.Module, stack: ExitStack) -> None:
+    """Say once of each layer of a block whose name tells that it is never run, if the model runs it."""
+    said: set[str] = set()
+
+    def hook(name: str, layer: nn.Module, given: tuple[Any, ...]) -> None:
+        if name not in said:
+            said.add(name)
+            log.warning("%s: keeps full precision, though the model runs it: other models never run layers of this name", name)
+
+    for name, layer in never_run(block).items():
+        stack.callback(layer.register_forward_pre_hook(partial(hook, f"{prefix}.{name}")).remove)
 
 
 def root_ratio(change: float, norm: float) -> float:
