@@ -14,6 +14,7 @@ from bitsure.report.tables import interval, number
 from bitsure.results import Measurement
 
 FIELD = (40, 20)  # pixels
+TITLE = 190  # pixels that a title may take, where fields are few
 
 
 def retrieval_chart(section: RetrievalSection, models: Mapping[str, Mapping[str, Measurement]]) -> Chart:
@@ -77,7 +78,7 @@ def place_panel(title: str, numbers: Mapping[Place, tuple[float | None, str]]) -
     x = category_axis("length", map(str, lengths), "length, words")
     y = category_axis("depth", [f"{depth}%" for depth in depths], "depth")
     return {
-        "title": {"text": without_controls(title), "fontSize": 11, "limit": FIELD[0] * len(lengths) + 60},
+        "title": {"text": without_controls(title), "fontSize": 11, "limit": max(TITLE, FIELD[0] * len(lengths) + 60)},
         "data": {"values": rows},
         "width": {"step": FIELD[0]},
         "height": {"step": FIELD[1]},
