@@ -83,4 +83,4 @@ def test_memory_is_counted_for_every_copy_of_the_model_that_is_in_it_at_once(mon
     model = ModelSettings(name="m", path="m", parameters=200, device="cpu")
     check_memory(model, "float32")
     with pytest.raises(UserError, match="200 parameters in float16 and again in float32 are"):
-        check_memory(model, "float16", beside=["float32"])
+        check_memory(model, "float16", other_copies=["float32"])

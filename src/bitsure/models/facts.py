@@ -53,14 +53,14 @@ def warn_about_config(model: ModelSettings, config: Path) -> None:
         log.warning("%s: its config.json says weights in %s, model.full_dtype %s", where, dtype, model.full_dtype)
 
 
-def check_memory(model: ModelSettings, dtype: str, device: str | None = None, beside: Sequence[str] = ()) -> None:
+def check_memory(model: ModelSettings, dtype: str, device: str | None = None, other_copies: Sequence[str] = ()) -> None:
     """Check that the parameters alone fit into the memory of a device.
 
     Args:
         model: The settings; nothing is checked if they do not say the number of parameters.
         dtype: The name of the type to compute in.
         device: The device; None: where the model is scored.
-        beside: The types of further copies that are in its memory at the same time.
+        other_copies: The type of each other copy of the model that is in its memory at the same time.
 
     Raises:
         UserError: If the parameters are larger than all of the device's memory.
@@ -69,7 +69,7 @@ def check_memory(model: ModelSettings, dtype: str, device: str | None = None, be
         return
     import torch
 
-    types, on = (dtype, *beside), torch.device(device or scoring_device(model))
+    types, on = (dtype, *other_copies), torch.device(device or scoring_device(model))
     needed = model.parameters * sum(getattr(torch, name).itemsize for name in types)
     memory = int(torch.cuda.get_device_properties(on).total_memory) if on.type == "cuda" else _main_memory()
     if needed > memory:

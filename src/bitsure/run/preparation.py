@@ -212,7 +212,7 @@ def check(prepared: PreparedRun, memo: Memo) -> None:
     """Raise UserError for what is wrong with model, prompts and quantizer, as far as it is known without weights."""
     prepared.scorer.check_prompting(prepared.source)
     if prepared.attributes:
-        check_memory(prepared.source.settings, prepared.dtype, beside=[prepared.dtype])  # full precision and quantized
+        check_memory(prepared.source.settings, prepared.dtype, other_copies=[prepared.dtype])  # full precision and quantized
     scored = (prepared.full_precision, prepared.scored)
     without_text = prepared.text is not None and any(prepared.text.missing(model) for model in scored)
     if prepared.text and without_text and not prepared.text.text.needs_answers:

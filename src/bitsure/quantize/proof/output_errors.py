@@ -117,11 +117,11 @@ def output_errors(
 
 def _say_what_runs(prefix: str, block: nn.Module, stack: ExitStack) -> None:
     """Say once of each layer of a block whose name tells that it is never run, if the model runs it."""
-    said: set[str] = set()
+    warned: set[str] = set()
 
     def hook(name: str, layer: nn.Module, given: tuple[Any, ...]) -> None:
-        if name not in said:
-            said.add(name)
+        if name not in warned:
+            warned.add(name)
             log.warning("%s: keeps full precision, though the model runs it: other models never run layers of this name", name)
 
     for name, layer in never_run(block).items():
