@@ -29,8 +29,8 @@ from bitsure.quantize.check import check_plan
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.plan import Plan
 from bitsure.quantize.quantizer import Quantizer
-from bitsure.scoring.local import local_engine
-from bitsure.scoring.local.local_engine import TOLERANCE
+from bitsure.scoring.local.pass_choice import TOLERANCE
+from bitsure.scoring.local.passes import WAYS
 from bitsure.scoring.requests import Request, Scored, input_tokens
 from bitsure.scoring.scored_model import LocalSetup
 from tests.builders.requests import branching_questions
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 CONTEXT = 256
 # What the engine logs → how it scores.
-SCORED = {message: way for way, message in local_engine.WAYS.items()}
+SCORED = {message: way for way, message in WAYS.items()}
 PLAIN = "prefixes are not shared: "
 NOT_BUILT = "transformers builds no model from its default config made small"
 

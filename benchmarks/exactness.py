@@ -18,7 +18,8 @@ from bitsure.base.files import write_text
 from bitsure.config.paths import PROJECT
 from bitsure.hub.data_sets import data_sets_from
 from bitsure.models.load import load_model
-from bitsure.scoring.local.local_engine import TOLERANCE, LocalEngine
+from bitsure.scoring.local.local_engine import LocalEngine
+from bitsure.scoring.local.pass_choice import TOLERANCE
 from bitsure.scoring.requests import Request
 from bitsure.tasks.task_names import task_manager
 

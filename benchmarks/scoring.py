@@ -29,7 +29,8 @@ from benchmarks.vllm_engine import PYTHON, VllmProcess
 from bitsure.base.files import write_text
 from bitsure.base.resources import watch_memory
 from bitsure.scoring.journal import Journal
-from bitsure.scoring.local.local_engine import LocalEngine, few_questions
+from bitsure.scoring.local.local_engine import LocalEngine
+from bitsure.scoring.local.pass_choice import few_questions
 from bitsure.scoring.local.rows import trees
 from bitsure.scoring.requests import Request, Scored, input_tokens
 

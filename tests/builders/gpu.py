@@ -14,7 +14,7 @@ import torch
 
 from bitsure.config.paths import PROJECT
 from bitsure.models.load import load_model
-from bitsure.scoring.local.local_engine import TOLERANCE
+from bitsure.scoring.local.pass_choice import TOLERANCE
 from bitsure.scoring.requests import Scored
 
 POCKET = PROJECT / "pocket" / "models" / "pocket-llama-1m"

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.walk.blocks import channel_ranges, layers_by_input, walk
+from bitsure.quantize.walk.blocks import walk
+from bitsure.quantize.walk.layer_inputs import channel_ranges, layers_by_input
 from pocket.outliers import inject
 from tests.builders.families import FAMILIES, build
 from tests.builders.quantizing import ALL, WINDOWS

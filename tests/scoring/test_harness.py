@@ -10,7 +10,7 @@ import pytest
 from bitsure.base.errors import UserError
 from bitsure.config.schema import TaskSettings
 from bitsure.models.load import load_model
-from bitsure.scoring.local.local_engine import TOLERANCE
+from bitsure.scoring.local.pass_choice import TOLERANCE
 from tests.builders.engines import hooked_lm
 from tests.builders.marks import SHARED, needs_shared
 

@@ -16,7 +16,8 @@ from bitsure.quantize.native import chain
 from bitsure.quantize.native.kept import Kept
 from bitsure.quantize.native.transforms import smoothing_scales
 from bitsure.quantize.proof.weight_changes import prove
-from bitsure.quantize.walk.blocks import layers_by_input, walk
+from bitsure.quantize.walk.blocks import walk
+from bitsure.quantize.walk.layer_inputs import layers_by_input
 from bitsure.quantize.walk.targets import block_linears, matrix
 from tests.builders.families import build
 from tests.builders.quantizing import ALL, WINDOWS, nothing

@@ -9,7 +9,7 @@ from bitsure.quantize.native.layers import quantize_layers
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.native.transforms import search_clip, search_scales
-from bitsure.quantize.walk.blocks import Inputs
+from bitsure.quantize.walk.layer_inputs import Inputs
 from tests.builders.quantizing import output_error
 
 

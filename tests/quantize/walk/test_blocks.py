@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import pytest
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.walk import blocks
-from bitsure.quantize.walk.blocks import channel_ranges, layers_by_input, measure, walk
+from bitsure.quantize.walk.blocks import walk
 from bitsure.quantize.walk.replay import Replay
 from bitsure.quantize.walk.targets import block_linears, find_blocks, linears, matrix
-from tests.builders.families import FAMILIES, GROUPED, build
+from tests.builders.families import FAMILIES, build
 from tests.builders.quantizing import ALL, WINDOWS
 
 
@@ -45,28 +42,6 @@ def test_every_layer_is_given_what_it_is_given_in_a_forward_pass(family):
 
 
 @torch.no_grad()
-def test_the_statistics_are_those_of_the_definition():
-    model = build("llama", **GROUPED)
-    prefix, block, feed = next(walk(model, WINDOWS))
-    groups = layers_by_input(block, feed)
-    assert [sorted(group) for group in groups] == [
-        ["self_attn.k_proj", "self_attn.q_proj", "self_attn.v_proj"],
-        ["self_attn.o_proj"],
-        ["mlp.gate_proj", "mlp.up_proj"],
-        ["mlp.down_proj"],
-    ]
-    assert prefix == "model.layers.0"
-    down, seen = block.mlp.down_proj, []
-    handle = down.register_forward_pre_hook(lambda _, x: seen.append(x[0].flatten(0, -2).double()))
-    inputs = measure([{"o": block.self_attn.o_proj}, {"down": down}], feed, means=True)[1]
-    handle.remove()
-    x = torch.cat(seen)
-    assert inputs.tokens == len(x) == WINDOWS.numel()
-    assert torch.allclose(inputs.hessian.double(), x.T @ x / len(x), rtol=1e-4, atol=1e-5)
-    assert torch.allclose(inputs.mean_abs.double(), x.abs().mean(0), rtol=1e-5)
-
-
-@torch.no_grad()
 def test_what_is_changed_in_a_block_reaches_the_next():
     model = build("opt", **FAMILIES["opt"])
     blocks = find_blocks(model)[1]
@@ -81,12 +56,6 @@ def test_what_is_changed_in_a_block_reaches_the_next():
     model(input_ids=WINDOWS)
     assert torch.allclose(changed, seen[0].view(changed.shape), atol=1e-4)
     assert not blocks[0].fc2.weight.any()
-
-
-def test_a_layer_that_no_token_reaches_is_named():
-    block = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "idle": torch.nn.Linear(2, 2)})
-    with pytest.raises(UserError, match="No token of the calibration text reaches idle: the model does not run"):
-        layers_by_input(block, lambda: block["a"](torch.ones(1, 2)))
 
 
 def test_a_model_of_two_stacks_is_refused():
@@ -141,22 +110,6 @@ def test_a_layer_that_runs_twice_in_a_pass_is_refused():
     kept.finish({"a"})
     with pytest.raises(UserError, match="a runs twice in one pass through its block"):
         block(torch.ones(1, 2))
-
-
-def test_an_expert_that_gets_no_token_in_a_batch_has_the_range_of_the_others():
-    block = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2)})
-    batches = [torch.empty(0, 2), torch.tensor([[1.0, -2.0], [3.0, -1.0]]), torch.empty(0, 2)]
-    (found,) = channel_ranges([{"a": block["a"]}], _each(block["a"], batches))
-    assert [one.tolist() for one in found] == [[1, -2], [3, -1]]
-
-
-def _each(layer: torch.nn.Module, batches: list[torch.Tensor]):
-    def feed() -> None:
-        for batch in batches:
-            with suppress(blocks._EnoughError):
-                layer(batch)
-
-    return feed
 
 
 def test_a_model_whose_blocks_get_more_than_hidden_states_of_each_text_is_refused():

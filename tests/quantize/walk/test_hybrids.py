@@ -8,7 +8,8 @@ import torch
 from benchmarks.tiny_models import build_small
 from bitsure.base.errors import UserError
 from bitsure.quantize.proof.output_errors import output_errors
-from bitsure.quantize.walk.blocks import layers_by_input, walk
+from bitsure.quantize.walk.blocks import walk
+from bitsure.quantize.walk.layer_inputs import layers_by_input
 from bitsure.quantize.walk.targets import find_blocks, linears, matrix, skipped_modules, unknown_weights
 
 

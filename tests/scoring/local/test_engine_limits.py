@@ -50,7 +50,7 @@ def test_running_out_of_memory_makes_smaller_batches_and_loses_nothing(model, mo
         return real(m, batch, asked)
 
     scorer = LocalEngine(model, 128)
-    scorer._checked_length["trees"] = 10**6
+    scorer._choice._checked_length["trees"] = 10**6
     monkeypatch.setattr(forward, "score_trees", small)
     results = scorer.score(requests)
     for a, b in zip(results, expected, strict=True):
@@ -63,7 +63,7 @@ def test_an_input_that_does_not_fit_at_all_is_an_error(model, monkeypatch):
         raise MemoryError("none left")
 
     scorer = LocalEngine(model, 128)
-    scorer._checked_length["trees"] = 10**6
+    scorer._choice._checked_length["trees"] = 10**6
     monkeypatch.setattr(forward, "score_trees", none)
     with pytest.raises(UserError, match=r"One input of .* tokens does not fit in the memory that is left"):
         scorer.score(some_requests())
@@ -74,7 +74,7 @@ def test_other_errors_are_not_swallowed(model, monkeypatch):
         raise RuntimeError("shapes cannot be multiplied")
 
     scorer = LocalEngine(model, 128)
-    scorer._checked_length["trees"] = 10**6
+    scorer._choice._checked_length["trees"] = 10**6
     monkeypatch.setattr(forward, "score_trees", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         scorer.score(some_requests())
@@ -109,7 +109,7 @@ def test_what_the_journal_has_is_not_scored_again_and_the_rest_is_the_same_to_th
 
     def ready(tokens: int) -> LocalEngine:
         engine = limited(LocalEngine(model, 128), tokens)
-        engine._checked_length["trees"] = 10**6
+        engine._choice._checked_length["trees"] = 10**6
         return engine
 
     whole = ready(400).score(requests)
@@ -144,7 +144,7 @@ def test_batches_made_smaller_by_a_shortage_are_made_again_without_one(model, tm
 
     def scored(path, function):
         engine = limited(LocalEngine(model, 128), 400)
-        engine._checked_length["trees"] = 10**6
+        engine._choice._checked_length["trees"] = 10**6
         with monkeypatch.context() as patch:
             patch.setattr(forward, "score_trees", function)
             return engine.score(requests, journal=Journal(path))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bitsure.scoring.local import forward, head, rows
-from bitsure.scoring.local.local_engine import TOLERANCE
+from bitsure.scoring.local.pass_choice import TOLERANCE
 from bitsure.scoring.local.trial import why_no_trees
 from tests.builders.families import FALCON, FAMILIES, GROUPED, build
 from tests.builders.marks import library

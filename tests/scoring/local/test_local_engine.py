@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 import math
 
-import numpy as np
 import pytest
 import torch
 
 from bitsure.base.errors import UserError
 from bitsure.models.load import load_model
-from bitsure.scoring.local import forward, local_engine, rows
+from bitsure.scoring.local import forward
 from bitsure.scoring.local.local_engine import LocalEngine
-from bitsure.scoring.local.trial import why_no_trees
-from bitsure.scoring.requests import Scored
 from tests.builders.requests import some_requests
 
 
@@ -60,14 +57,6 @@ def test_the_likeliest_token_is_greedy(model):
     assert best_one.greedy and not other.greedy
 
 
-def test_the_log_says_whether_prefixes_are_shared(model, caplog):
-    with caplog.at_level(logging.INFO):
-        LocalEngine(model, 128).score(some_requests())
-        LocalEngine(model, 128, share=False).score(some_requests())
-    messages = [record.getMessage() for record in caplog.records if "prefixes" in record.getMessage()]
-    assert messages == ["prefixes are shared", "prefixes are not shared: scoring.share=false"]
-
-
 def test_long_contexts_lose_their_beginning_with_one_warning(model, caplog):
     context = list(range(3, 153))
     with caplog.at_level(logging.WARNING):
@@ -93,68 +82,6 @@ def test_a_continuation_as_long_as_the_context_is_scored(model):
 def test_nothing_to_score_is_an_error(model):
     with pytest.raises(UserError, match=r"request 1: .*no tokens"):
         LocalEngine(model, 15).score([([5], [6]), ([5], [])])
-
-
-def test_sharing_that_changes_numbers_is_left_out(model, monkeypatch, caplog):
-    real = forward.score_trees
-
-    def wrong(*args):
-        return {i: Scored([p - 1e-3 for p in one.token_logprobs], one.greedy) for i, one in real(*args).items()}
-
-    monkeypatch.setattr(forward, "score_trees", wrong)
-    with caplog.at_level(logging.INFO):
-        results = LocalEngine(model, 128).score(some_requests())
-    for mine, plain in zip(results, LocalEngine(model, 128, share=False).score(some_requests()), strict=True):
-        assert mine.token_logprobs == pytest.approx(plain.token_logprobs, abs=1e-5)
-    assert "so that this way is left out" in caplog.text
-    assert "prefixes are shared by copies of the model's state after them" in caplog.text
-
-
-def test_sharing_that_fails_on_long_inputs_is_left_out(model, monkeypatch, caplog):
-    assert why_no_trees(model, 20) is None
-
-    def failing(*given):
-        raise IndexError("no such position")
-
-    monkeypatch.setattr(forward, "score_trees", failing)
-    engine = LocalEngine(model, 128)
-    engine.budget.probed = True
-    with caplog.at_level(logging.INFO):
-        results = engine.score(some_requests(10))
-    assert "it ends with IndexError: no such position" in caplog.text and len(results) == 14
-
-
-@pytest.mark.parametrize("length", [50, 180, 400])
-def test_the_check_has_branches_and_two_questions_and_stays_small(model, monkeypatch, length):
-    seen, real = [], forward.score_plain
-    monkeypatch.setattr(forward, "score_plain", lambda m, batch, asked: seen.append(asked) or real(m, batch, asked))
-    scorer = LocalEngine(model, 1024)
-    requests = [([q] * length, [c, c]) for q in range(3, 20) for c in range(3)]
-    scorer.score(requests)
-    scorer.score(requests)
-    asked = {i: one for results in seen for i, one in results.items()}.values()
-    contexts = [tuple(context) for context, _ in asked]
-    assert len(set(contexts)) == 2 and len(contexts) > len(set(contexts))
-    tokens = sum(len(context) + len(continuation) - 1 for context, continuation in asked)
-    assert tokens <= max(local_engine.CHECKED_TOKENS, 3 * (length + 1))
-
-
-def test_the_check_sees_choices_that_see_each_other(model, monkeypatch, caplog):
-    assert why_no_trees(model, 20) is None
-    caplog.set_level(logging.INFO)
-    monkeypatch.setattr(rows.TreeRow, "ends", lambda row: np.full(len(row), len(row)))
-    for length in (25, 180, 250):
-        caplog.clear()
-        LocalEngine(model, 1024).score([([q] * length, [c, c + 1]) for q in range(3, 20) for c in range(3)])
-        assert "so that this way is left out" in caplog.text
-
-
-def test_longer_inputs_are_checked_anew(model, monkeypatch):
-    scorer, calls = LocalEngine(model, 1024), []
-    monkeypatch.setattr(scorer, "_change", lambda *asked: calls.append(asked))
-    for length in (30, 20, 200, 200):
-        scorer.score([([q] * length, [c, c]) for q in range(3, 9) for c in range(3)])
-    assert len(calls) == 2
 
 
 def test_many_requests_of_one_context_are_cut_into_rows(model, monkeypatch):
@@ -189,6 +116,6 @@ def test_equal_requests_are_scored_once(model, monkeypatch):
     engine = LocalEngine(model, 128)
     engine.limits()
     monkeypatch.setattr(forward, "score_trees", lambda m, batch, all_: asked.extend(batch) or real(m, batch, all_))
-    engine._checked_length["trees"] = 10**6
+    engine._choice._checked_length["trees"] = 10**6
     results = engine.score([*some_requests(20), *some_requests(20)], advance=advanced.append)
     assert results[:24] == results[24:] and sum(len(row.scored) for row in asked) == 24 and sum(advanced) == 48

@@ -10,7 +10,8 @@ from accelerate.utils import OffloadedWeightsLoader
 from bitsure.models.load import empty_model, load_model
 from bitsure.models.offloading import blocks_on_disk, weights_in_memory
 from bitsure.scoring.journal import Journal, Limits
-from bitsure.scoring.local import local_engine
+from bitsure.scoring.local import batch_runner
+from bitsure.scoring.local.batch_runner import BatchRunner
 from bitsure.scoring.local.local_engine import LocalEngine
 from bitsure.scoring.local.offloaded_batches import bring_blocks_once
 from tests.builders.families import FAMILIES, build
@@ -43,13 +44,13 @@ def test_twenty_batches_read_each_block_as_often_as_one(on_disk, monkeypatch, sh
     read = OffloadedWeightsLoader.__getitem__
     monkeypatch.setattr(OffloadedWeightsLoader, "__getitem__", lambda loader, name: reads.append(name) or read(loader, name))
     begun: list[int] = []
-    run = LocalEngine._run_batches
+    run = BatchRunner.run
 
-    def watched(engine, *args):
+    def watched(runner, *args):
         begun.append(len(reads))
-        yield from run(engine, *args)
+        yield from run(runner, *args)
 
-    monkeypatch.setattr(LocalEngine, "_run_batches", watched)
+    monkeypatch.setattr(BatchRunner, "run", watched)
     path, places = on_disk
     found = score(path, places, share)
     counts = Counter(reads[begun[-1] :])
@@ -67,7 +68,7 @@ def test_batches_that_do_not_fit_together_are_brought_for_in_smaller_numbers(on_
             raise MemoryError
         return bring_blocks_once(model, run, batches, requests)
 
-    monkeypatch.setattr(local_engine, "bring_blocks_once", of_little_memory)
+    monkeypatch.setattr(batch_runner, "bring_blocks_once", of_little_memory)
     path, places = on_disk
     assert score(path, places) == score(path, {"": "cpu"})
     assert sizes[-4:] == [19, 9, 9, 2]  # of 5 tokens each: at first 96 at once

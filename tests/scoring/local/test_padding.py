@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.families import SIZES
 from bitsure.scoring.journal import Journal, Limits
-from bitsure.scoring.local import local_engine
+from bitsure.scoring.local import forward
 from bitsure.scoring.local.local_engine import LocalEngine
 from bitsure.scoring.local.padding import rotary_types
 from tests.builders.families import FALCON, GROUPED, build
@@ -84,10 +84,8 @@ def test_a_model_that_padding_or_other_inputs_change_scores_each_input_by_itself
 
 
 def test_the_check_of_padding_runs_few_inputs(model, monkeypatch):
-    batches, real = [], local_engine.forward.score_plain
-    monkeypatch.setattr(
-        local_engine.forward, "score_plain", lambda m, batch, asked: batches.append(len(batch)) or real(m, batch, asked)
-    )
+    batches, real = [], forward.score_plain
+    monkeypatch.setattr(forward, "score_plain", lambda m, batch, asked: batches.append(len(batch)) or real(m, batch, asked))
     requests = requests_of_lengths(*range(8, 90))
     engine = LocalEngine(model, 256, share=False)
     engine.score(requests)

@@ -10,10 +10,11 @@ import torch
 
 from benchmarks.tiny_models import build_small
 from bitsure.base.errors import UserError
-from bitsure.scoring.local import local_engine, trial
+from bitsure.scoring.local import trial
 from bitsure.scoring.local.local_engine import LocalEngine
+from bitsure.scoring.local.passes import WAYS
 
-TREES, COPIES, TOKENS = local_engine.WAYS.values()
+TREES, COPIES, TOKENS = WAYS.values()
 
 
 def few_shot_questions(examples: int, questions: int = 3) -> list:

@@ -20,7 +20,8 @@ from bitsure.quantize.native.chain_quantizer import RoundingQuantizer
 from bitsure.quantize.native.layers import quantize_layers, to_cpu
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.walk.block_outputs import BlockOutputs
-from bitsure.quantize.walk.blocks import layers_by_input, measure, walk
+from bitsure.quantize.walk.blocks import walk
+from bitsure.quantize.walk.layer_inputs import layers_by_input, measure
 from bitsure.quantize.walk.mixtures import without_number
 from bitsure.quantize.walk.targets import find_blocks, linears, matrix
 from bitsure.quantize.weights import Weight

@@ -20,7 +20,8 @@ from bitsure.quantize.native.reassembly_search import reassemble_block
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.transforms import search_scales, smoothing_scales
 from bitsure.quantize.native.tuning import tune
-from bitsure.quantize.walk.blocks import Feed, Inputs, channel_ranges, layers_by_input, measure
+from bitsure.quantize.walk.blocks import Feed
+from bitsure.quantize.walk.layer_inputs import Inputs, channel_ranges, layers_by_input, measure
 from bitsure.quantize.walk.replay import Replay
 from bitsure.quantize.walk.targets import dense_linears, matrix
 from bitsure.quantize.weights import Weight

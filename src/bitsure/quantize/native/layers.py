@@ -10,7 +10,7 @@ import torch
 from bitsure.base.errors import UserError
 from bitsure.quantize.native.chain_quantizer import RoundingQuantizer
 from bitsure.quantize.native.transforms import search_clip, search_scales
-from bitsure.quantize.walk.blocks import Inputs
+from bitsure.quantize.walk.layer_inputs import Inputs
 from bitsure.quantize.weights import ElementWeight, IntegerWeight
 
 Effects = dict[str, dict[str, float]]  # as `InferenceScheme.transform_effects`

@@ -22,7 +22,8 @@ from bitsure.quantize.inference.reassembly import (
 from bitsure.quantize.native.chain_quantizer import ChainQuantizer
 from bitsure.quantize.native.layers import check_finite
 from bitsure.quantize.native.rounding import round_to_nearest
-from bitsure.quantize.walk.blocks import Feed, channel_ranges, measure
+from bitsure.quantize.walk.blocks import Feed
+from bitsure.quantize.walk.layer_inputs import channel_ranges, measure
 from bitsure.quantize.walk.targets import matrix
 from bitsure.quantize.weights.fake_quantize import range_of
 

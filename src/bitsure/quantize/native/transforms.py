@@ -12,7 +12,7 @@ import torch
 
 from bitsure.config.quantizers import Rounded
 from bitsure.quantize.native.rounding import in_groups, round_to_nearest
-from bitsure.quantize.walk.blocks import Inputs
+from bitsure.quantize.walk.layer_inputs import Inputs
 from bitsure.quantize.weights.grid import fit_grid, group_index, to_units
 
 EXPONENTS = torch.arange(20) / 20  # of the channels' mean magnitude

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 
 from bitsure.base.resources import free_memory, watch_memory
+from bitsure.scoring.journal import Limits
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,11 @@ class Budget:
         values = LOGITS_SHARE * free_memory(device) / 4 if device.type == "cuda" else MOST_LOGITS
         self.with_logits = max(1, int(values / vocabulary))
         """The most tokens of a batch in which every token has logits."""
+
+    @property
+    def limits(self) -> Limits:
+        """How large batches may be."""
+        return Limits(self.tokens, min(self.tokens, self.with_logits))
 
     @contextmanager
     def measure(self, tokens: int) -> Iterator[None]:
