@@ -46,7 +46,7 @@ def test_a_large_vocabulary_costs_no_exactness():
     with torch.no_grad():
         logits = model(torch.tensor([context + continuation])).logits[0, len(context) - 1 : -1]
     exact, naive = (part.log_softmax(-1)[range(100), continuation].sum().item() for part in (logits.double(), logits))
-    assert abs(scored.logprob - exact) < 1e-4 < abs(naive - exact)
+    assert abs(scored.logprob - exact) < min(1e-4, abs(naive - exact) / 3)
 
 
 def test_the_likeliest_token_is_greedy(model):
