@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import pickle
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -74,6 +73,12 @@ def write_model(name: str, outliers: tuple[int, int] | None, seed: int, path: Pa
     tokenizer.save_pretrained(path)
 
 
+def read_numbers(file: Path) -> dict[str, tuple[float, np.ndarray]]:
+    """Return what `one` kept: each array is the output error, then the probabilities."""
+    with np.load(file) as arrays:
+        return {name: (float(array[0]), array[1:]) for name, array in arrays.items()}
+
+
 def one(
     model: str, outliers: tuple[int, int] | None, draw: int, given: argparse.Namespace, quantizers: dict[str, Rounded]
 ) -> dict[str, tuple[float, np.ndarray]]:
@@ -84,14 +89,15 @@ def one(
     import torch
 
     strength, every = outliers or (1, 1)
-    file = given.out.with_suffix("") / f"{model}-{strength}-{every}-{draw}-{given.windows}-{given.questions}.pickle"
-    numbers = pickle.loads(file.read_bytes()) if file.is_file() else {}
+    file = given.out.with_suffix("") / f"{model}-{strength}-{every}-{draw}-{given.windows}-{given.questions}.npz"
+    numbers = read_numbers(file) if file.is_file() else {}
 
     def keep(name: str, error: float, records: pa.Table) -> None:
         numbers[name] = error, question_set(records).true_label_prob
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(file) as temporary:
-            temporary.write_bytes(pickle.dumps(numbers))
+            with temporary.open("wb") as opened:
+                np.savez(opened, **{name: np.append(error, probabilities) for name, (error, probabilities) in numbers.items()})
 
     torch.set_num_threads(1)
     text = PROJECT / "pocket" / "text" / "calibration.txt"
