@@ -17,7 +17,8 @@ from tests.builders.engines import hooked_lm
 from tests.builders.marks import SHARED, needs_shared
 from tests.builders.settings import METRIC
 
-NOT_OF_THE_HARNESS = ("pocket", "none", "retrieval")  # of the embedded world, without tasks, made on the spot
+# Of the embedded world, without tasks, made on the spot.
+NOT_OF_THE_HARNESS = ("pocket", "none", "retrieval", "open_questions", "open_second_turns")
 OPTIONS = sorted(path.stem for path in (CONF / "task").glob("*.yaml") if path.stem not in NOT_OF_THE_HARNESS)
 ADV_GLUE = "AI-Secure/adv_glue"
 UNKNOWN = "Can't be determined"

@@ -87,3 +87,43 @@ def test_the_harness_names_are_listed_by_a_word(capsys, monkeypatch):
     assert "lambada_openai a_lambada alambada" in capsys.readouterr().out
     with pytest.raises(UserError, match="No name in tasks contains 'zzz'"):
         list_names("tasks", "zzz")
+
+
+def test_a_task_that_one_file_defines_is_found_by_its_folder(monkeypatch, tmp_path):
+    for name, text in {
+        "a/one.yaml": "task: one  # of its own\ntag: [both, of_tags]\n",
+        "a/two.yaml": "task: 'two'\ntag:\n  - both\n",
+        "b/group.yaml": "group: all\ntask:\n  - one\n  - two\n",
+        "b/scalar.yaml": "group: again\ntask: two\n",
+        "b/twice.yaml": "task: twice\n",
+        "c/twice.yaml": "task: twice\n",
+        "c/both.yaml": "task: both\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(harness_names, "_files_of_the_harness", lambda: harness_names._files_by_name(tmp_path))
+    assert {name: harness_names.folder_of_task(name) for name in ("one", "two")} == {"one": tmp_path / "a", "two": tmp_path / "a"}
+    assert not any(map(harness_names.folder_of_task, ("all", "again", "of_tags", "both", "twice", "none")))
+
+
+def test_the_harness_is_not_read_whole_for_one_of_its_tasks(monkeypatch):
+    from bitsure.tasks import task_names
+
+    only_own = {"include_defaults": False}
+    monkeypatch.setattr(
+        task_names, "task_manager", lambda path, **which: which == only_own or pytest.fail("all of the harness's files are read")
+    )
+    manager = task_names.find_manager(TaskSettings(name="own", names=["arc_easy"]), "arc_easy")
+    assert "arc_easy" in manager.all_tasks and manager.include_path is None
+
+
+@pytest.mark.slow
+def test_a_folder_alone_says_of_its_tasks_what_the_whole_harness_says():
+    from bitsure.tasks.task_names import find_manager, task_manager
+
+    index = task_manager(None, include_defaults=True).task_index
+    alone = [name for name in index if harness_names.folder_of_task(name)]
+    assert len(alone) > 10_000
+    assert [name for name in alone if index[name].yaml_path.parent != harness_names.folder_of_task(name)] == []
+    for name in alone[::200]:
+        assert find_manager(TaskSettings(name="own", names=[name]), name).task_index[name] == index[name]

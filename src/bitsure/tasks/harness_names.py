@@ -14,7 +14,7 @@ from bitsure.config.option_groups import options
 from bitsure.config.paths import project_path
 from bitsure.config.schema import TaskSettings
 
-NAMING = re.compile(r"""^["']?(?:task|group|tag)["']?\s*:[ \t]*(.*)$""", re.MULTILINE)
+NAMING = re.compile(r"""^["']?(task|group|tag)["']?\s*:[ \t]*(.*)$""", re.MULTILINE)
 ITEM = re.compile(r"""[ \t]*-[ \t]*["']?([^"'\s#:]+)""")
 PRESET_FOLDERS = ("pocket/tasks", "tasks/adv_glue")  # which options of conf/task name as include_path
 NO_YAML = (".py", ".md", ".txt", ".json", ".jsonl")
@@ -68,35 +68,60 @@ def no_such_task(task: TaskSettings, unknown: list[str], known: list[str], own: 
 @cache
 def names_of_the_harness() -> frozenset[str]:
     """Return every name that the harness's files have; none where it is not installed."""
+    return frozenset(_files_of_the_harness())
+
+
+def folder_of_task(name: str) -> Path | None:
+    """Return the harness's folder with the one file that defines a task; None for other names, and where several files do."""
+    folders = {(key, file.parent) for file in _files_of_the_harness().get(name, ()) for key in _keys_of(name, file)}
+    return next(iter(folders))[1] if [key for key, _ in folders] == ["task"] else None
+
+
+@cache
+def _files_of_the_harness() -> dict[str, list[Path]]:
+    """Return name → the harness's files that have it."""
     package = find_spec("lm_eval")
     places = package.submodule_search_locations if package else None
-    return names_in(Path(next(iter(places))) / "tasks") if places else frozenset()
+    return _files_by_name(Path(next(iter(places))) / "tasks") if places else {}
 
 
 def names_in(folder: Path) -> frozenset[str]:
     """Return the values of task, group and tag in a folder's files, which YAML files may include without a suffix."""
-    names: set[str] = set()
+    return frozenset(_files_by_name(folder))
+
+
+def _files_by_name(folder: Path) -> dict[str, list[Path]]:
+    files_of: dict[str, list[Path]] = {}
     for place, _, files in os.walk(folder, followlinks=True):
         for file in files:
             if not file.endswith(NO_YAML):
-                names |= _names_of(Path(place, file))
-    return frozenset(names)
+                for name in set().union(*_names_of(Path(place, file)).values()):
+                    files_of.setdefault(name, []).append(Path(place, file))
+    return files_of
 
 
-def _names_of(file: Path) -> set[str]:
+def _keys_of(name: str, file: Path) -> list[str]:
+    """Return what a file defines by a name: a task, a group or a tag; nothing where it lists the name in a group."""
+    names = _names_of(file)
+    is_group = bool(names["group"])
+    return [key for key in names if name in names[key] and not (key == "task" and is_group)]
+
+
+def _names_of(file: Path) -> dict[str, set[str]]:
+    """Return the values of each of the keys task, group and tag."""
+    names: dict[str, set[str]] = {"task": set(), "group": set(), "tag": set()}
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        return set()
-    names: set[str] = set()
+        return names
     for naming in NAMING.finditer(text):
-        value = naming[1].partition(" #")[0].strip()
+        value = naming[2].partition(" #")[0].strip()
         if value.startswith("["):
-            names |= {name.strip(" \"'") for name in value.strip("[]").split(",")}
+            names[naming[1]] |= {name.strip(" \"'") for name in value.strip("[]").split(",")}
         elif value:
-            names.add(value.strip("\"'"))
+            names[naming[1]].add(value.strip("\"'"))
         else:
-            names |= _items(text[naming.end() + 1 :])
+            names[naming[1]] |= _items(text[naming.end() + 1 :])
     return names
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lm_eval.tasks import TaskManager
@@ -12,7 +13,7 @@ from lm_eval.tasks._index import Entry, Kind
 from bitsure.base.errors import UserError
 from bitsure.config.derived_tasks import original_task
 from bitsure.config.schema import TaskSettings
-from bitsure.tasks.harness_names import no_such_task
+from bitsure.tasks.harness_names import folder_of_task, no_such_task
 from bitsure.tasks.open_questions import OPEN
 from bitsure.tasks.retrieval_tasks import KINDS
 
@@ -27,8 +28,8 @@ def find_manager(task: TaskSettings, name: str) -> TaskManager:
     """Return the task manager that knows a name.
 
     Returns:
-        The one of the user's own folder alone, which is fast to make; otherwise the one of all tasks of the harness. For tasks
-        that are made on the spot, one without tasks.
+        The one of the user's own folder alone, or of the harness's folder with that task, which are fast to make; otherwise the
+        one of all tasks of the harness. For tasks that are made on the spot, one without tasks.
 
     Raises:
         UserError: If neither knows the name.
@@ -37,7 +38,8 @@ def find_manager(task: TaskSettings, name: str) -> TaskManager:
         return task_manager(None, include_defaults=False)
     manager = task_manager(task.include_path, include_defaults=False)
     if task.include_path is None or name not in manager.all_tasks:
-        manager = task_manager(task.include_path, include_defaults=True)
+        folder = folder_of_task(name)
+        manager = _folder_manager(folder) if folder else task_manager(task.include_path, include_defaults=True)
     if name not in manager.all_tasks:
         unknown = [other for other in dict.fromkeys([name, *map(original_task, task.names)]) if other not in manager.all_tasks]
         own = task_manager(task.include_path, include_defaults=False).all_tasks if task.include_path else []
@@ -49,6 +51,14 @@ def find_manager(task: TaskSettings, name: str) -> TaskManager:
 def task_manager(include_path: str | None, *, include_defaults: bool) -> TaskManager:
     """Return the harness's task manager of a folder, with or without the harness's own tasks."""
     return TaskManager(include_path=include_path, include_defaults=include_defaults)
+
+
+@functools.cache
+def _folder_manager(folder: Path) -> TaskManager:
+    """Return the task manager of one of the harness's own folders, in a moment; that of all takes ten seconds."""
+    manager = TaskManager(include_path=folder, include_defaults=False)
+    manager.include_path = None  # it is no folder of the user's
+    return manager
 
 
 def members(manager: TaskManager, name: str) -> dict[str, str | None]:
