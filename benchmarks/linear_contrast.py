@@ -13,6 +13,7 @@ from scipy.optimize import brentq
 
 from bitsure.base.errors import UserError
 from bitsure.comparison.changes import AnswerChanges, before_changes, read_changes
+from bitsure.comparison.published_numbers import TEXT
 from bitsure.config.report_settings import read_report_settings
 from bitsure.metrics.across import over_draws
 from bitsure.metrics.arrays import FloatArray
@@ -55,7 +56,7 @@ class SweptCells:
 
     def __init__(self, cells: Sequence[CellResult]) -> None:
         self.model = cells[0].model_name
-        self.tasks = next(cell.tasks for cell in cells if cell.done)
+        self.tasks = [task for task in next(cell.tasks for cell in cells if cell.done) if not task.startswith(TEXT)]
         self.by_text: dict[str, dict[str, dict[int, CellResult]]] = {}  # quantizer → text → seed → cell
         for cell in cells:
             calib = cell.config["calib"]
@@ -80,9 +81,7 @@ class SweptCells:
     def _changes(self, quantizer: str, text: str, seed: int, task: str) -> AnswerChanges:
         if quantizer == FULL_PRECISION:
             return self.before[task]
-        cells = self.of(quantizer, text)
-        cell = cells[seed] if self.is_drawn(quantizer) else next(iter(cells.values()))
-        return read_changes(cell.directory / "changes.parquet", task)
+        return read_changes(self.cell(quantizer, text, seed).directory / "changes.parquet", task)
 
     @cached_property
     def before(self) -> dict[str, AnswerChanges]:
@@ -99,11 +98,8 @@ class SweptCells:
 
         Draws and questions, resampled by their clusters, are both random: see `across.over_draws`.
         """
-        quantized = [term for term in terms if term.quantizer != FULL_PRECISION]
-        if not all(self.of(term.quantizer, term.text) for term in quantized):
-            return None
-        drawn = [set(self.of(term.quantizer, term.text)) for term in quantized if self.is_drawn(term.quantizer)]
-        seeds = sorted(set.intersection(*drawn)) if drawn else [0]
+        quantized = [(term.quantizer, term.text) for term in terms if term.quantizer != FULL_PRECISION]
+        seeds = self.draws(quantized)
         if not seeds:
             return None
         values, variances = np.zeros(len(seeds)), np.zeros(len(seeds))
@@ -112,14 +108,31 @@ class SweptCells:
             weights = resample_weights(len(first), RESAMPLES, number, first.cluster)
             values += change.mean(1)
             variances += ((change @ weights) / weights.sum(0)).var(1, ddof=1)
+        return self.over(seeds, quantized, values.tolist(), np.sqrt(variances).tolist())
+
+    def draws(self, quantized: Sequence[tuple[str, str]]) -> list[int]:
+        """Return the draws that quantizers on texts have in common; one that stands for all where nothing is drawn."""
+        if not all(self.of(*each) for each in quantized):
+            return []
+        drawn = [set(self.of(*each)) for each in quantized if self.is_drawn(each[0])]
+        return sorted(set.intersection(*drawn)) if drawn else [0]
+
+    def cell(self, quantizer: str, text: str, seed: int) -> CellResult:
+        """Return the cell of a draw; the one that there is of a quantizer in which nothing is drawn."""
+        cells = self.of(quantizer, text)
+        return cells[seed] if self.is_drawn(quantizer) else next(iter(cells.values()))
+
+    def over(
+        self, seeds: Sequence[int], quantized: Sequence[tuple[str, str]], values: Sequence[float], errors: Sequence[float]
+    ) -> Effect:
+        """Return the mean over draws of values with standard errors, and how sure it is."""
         if len(seeds) > 1:
-            errors = np.sqrt(variances).tolist()
-            mean = over_draws(values.tolist(), errors, LEVEL)
+            mean = over_draws(values, errors, LEVEL)
             ends = attrgetter("ci_low", "ci_high")
-            p_value = _p_value(lambda level: ends(over_draws(values.tolist(), errors, level)))
+            p_value = _p_value(lambda level: ends(over_draws(values, errors, level)))
             return Effect(mean.value, *ends(mean), len(seeds), p_value)
-        intervals = partial(normal_interval, float(values[0]), float(variances[0] ** 0.5))
-        return Effect(float(values[0]), *intervals(LEVEL), len(drawn[:1]), _p_value(intervals))
+        intervals = partial(normal_interval, values[0], errors[0])
+        return Effect(values[0], *intervals(LEVEL), int(any(map(self.is_drawn, dict(quantized)))), _p_value(intervals))
 
     def _sum(self, terms: Sequence[Term], seeds: Sequence[int], metric: str) -> tuple[FloatArray, AnswerChanges]:
         """Return the terms' sum in each draw's questions, (seeds, questions), and the questions.

@@ -1,4 +1,4 @@
-"""Tables of three studies' grids: `make studies ARGS="mx multirun/mx …"`; also `qllm` and `compressibility`.
+"""Tables of studies' grids: `make studies ARGS="mx multirun/mx …"`; also `qllm`, `compressibility`, `rotations` and `mixed`.
 
 Several directories of one sweep, such as the embedded models' and a real one's, make one table. They may be unfinished: what
 is missing is left blank and counted.
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.contrast import MeanContrast
+from benchmarks.drawn_quantizers import drawn_tables
 from benchmarks.regions import fill
 from benchmarks.systems import PAGE as SYSTEMS
 from benchmarks.systems import markdown_table, number_cell
@@ -26,6 +27,16 @@ from bitsure.sweep.report.cell_results import CellResult, read_cells
 Row = dict[tuple[str, ...], CellResult]
 METHODS = ("nearest", "SmoothQuant", "GPTQ", "both")  # of Sharify et al.: how weights are rounded, after which transform
 GRAIN = {0: "tensor", -1: "channel"}
+ROTATED, FOLDED, SMOOTH, PLAIN = "quarot", "rotate", "smooth", ""  # what goes before rounding: R1, R2 and R4, or R1 and R2
+AGAINST = [(ROTATED, PLAIN), (ROTATED, SMOOTH), (FOLDED, PLAIN), (FOLDED, SMOOTH), (ROTATED, FOLDED)]
+MIXED = [
+    ("mixed-3", "gptq-own-3"),
+    ("mixed-4", "gptq-own-4"),
+    ("auto-scheme-3", "gptq-own-3"),
+    ("auto-scheme-4", "gptq-own-4"),
+    ("mixed-3", "auto-scheme-3"),
+    ("mixed-4", "auto-scheme-4"),
+]
 
 
 def main() -> None:
@@ -140,6 +151,22 @@ def _codes(codes: Codes | None) -> list[str]:
     return [f"{entropy.value:.2f}", bound, f"{codes.bits_per_weight / codes.bits_per_weight_coded:.2f}×"]
 
 
+def rotations(planned: Sequence[CellResult]) -> dict[str, list[str]]:
+    """Return each quantizer of W4A4 with its interval over draws and questions, and rotations beside what they compete with."""
+
+    def option(transform: str, rounding: str) -> str:
+        return "-".join(part for part in (transform, rounding, "int-w4a4") if part)
+
+    each = [(option(first, rounding), option(second, rounding)) for rounding in ("", "gptq") for first, second in AGAINST]
+    gptq = [(option(name, "gptq"), option(name, "")) for name in (PLAIN, SMOOTH, FOLDED, ROTATED)]
+    return {"rotations": drawn_tables(planned, [*each, *gptq])}
+
+
+def mixed(planned: Sequence[CellResult]) -> dict[str, list[str]]:
+    """Return bits of their own for each layer beside the same bits everywhere, and beside AutoScheme's choice."""
+    return {"mixed": drawn_tables(planned, MIXED)}
+
+
 def _done(planned: Sequence[CellResult]) -> list[CellResult]:
     return [cell for cell in planned if cell.done]
 
@@ -179,10 +206,13 @@ def _text_change(first: CellResult | None, second: CellResult | None) -> str:
 
 
 Tables = Callable[[Sequence[CellResult]], dict[str, list[str]]]
+QUANTIZERS = PROJECT / "docs" / "quantizers.md"
 STUDIES: dict[str, tuple[Path, Tables]] = {
     "mx": (SYSTEMS, mx),
     "qllm": (SYSTEMS, qllm),
     "compressibility": (PROJECT / "docs" / "compressibility.md", compressibility),
+    "rotations": (QUANTIZERS, rotations),
+    "mixed": (QUANTIZERS, mixed),
 }
 
 if __name__ == "__main__":

@@ -18,17 +18,25 @@ TOKENS = ["task", "document", "position", "window", "token"]
 def ln_perplexity(first: CellResult, second: CellResult) -> MeanContrast:
     """Return ln perplexity of the first less that of the second, with a t interval over documents.
 
+    Raises UserError if the two scored other tokens.
+    """
+    value, error, n = token_mean("logprob", second, first)
+    return MeanContrast(value, *t_interval(value, error, n - 1, LEVEL))
+
+
+def token_mean(column: str, first: CellResult, second: CellResult | None = None) -> tuple[float, float, int]:
+    """Return the mean over tokens of a column of texts.parquet, less the second's; its standard error; how many documents.
+
     It is a ratio of sums over documents, whose error is linearized (Cochran 1977, section 6.4). A text of fewer than FEW
     documents is taken by windows, as if these were independent. Raises UserError if the two scored other tokens.
     """
-    tables = [
-        pq.read_table(cell.directory / "texts.parquet", columns=[*TOKENS, "logprob"]).to_pandas() for cell in (first, second)
-    ]
-    if not tables[0][TOKENS].equals(tables[1][TOKENS]):
-        raise UserError(f"{first.directory} and {second.directory} scored other tokens.")
+    cells = [first] if second is None else [first, second]
+    tables = [pq.read_table(cell.directory / "texts.parquet", columns=[*TOKENS, column]).to_pandas() for cell in cells]
+    if not tables[0][TOKENS].equals(tables[-1][TOKENS]):
+        raise UserError(f"{' and '.join(str(cell.directory) for cell in cells)} scored other tokens.")
     unit = "document" if tables[0]["document"].nunique() >= FEW else "window"
-    table = tables[0].assign(change=tables[1]["logprob"] - tables[0]["logprob"])
-    sums = table.groupby(["task", unit])["change"].agg(["sum", "count"])
+    table = tables[0] if second is None else tables[0].assign(**{column: tables[0][column] - tables[1][column]})
+    sums = table.groupby(["task", unit])[column].agg(["sum", "count"])
     value, n = sums["sum"].sum() / sums["count"].sum(), len(sums)
     error = np.std(sums["sum"] - value * sums["count"], ddof=1) / sums["count"].mean() / n**0.5
-    return MeanContrast(value, *t_interval(value, error, n - 1, LEVEL))
+    return value, error, n

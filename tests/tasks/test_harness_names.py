@@ -102,17 +102,17 @@ def test_a_task_that_one_file_defines_is_found_by_its_folder(monkeypatch, tmp_pa
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(harness_names, "_files_of_the_harness", lambda: harness_names._files_by_name(tmp_path))
-    assert {name: harness_names.folder_of_task(name) for name in ("one", "two")} == {"one": tmp_path / "a", "two": tmp_path / "a"}
+    assert harness_names.folder_of_task("one") == harness_names.folder_of_task("two") == tmp_path / "a"
     assert not any(map(harness_names.folder_of_task, ("all", "again", "of_tags", "both", "twice", "none")))
 
 
 def test_the_harness_is_not_read_whole_for_one_of_its_tasks(monkeypatch):
     from bitsure.tasks import task_names
 
-    only_own = {"include_defaults": False}
-    monkeypatch.setattr(
-        task_names, "task_manager", lambda path, **which: which == only_own or pytest.fail("all of the harness's files are read")
-    )
+    def only_own(path: str | None, *, include_defaults: bool) -> None:
+        assert not include_defaults, "all of the harness's files are read"
+
+    monkeypatch.setattr(task_names, "task_manager", only_own)
     manager = task_names.find_manager(TaskSettings(name="own", names=["arc_easy"]), "arc_easy")
     assert "arc_easy" in manager.all_tasks and manager.include_path is None
 
