@@ -87,10 +87,10 @@ def output_errors(
                 kept[name] = matrix(layer).float(), read.to(matrix(layer), non_blocking=True).float()
             x, (weight, quantized) = given[0].flatten(0, -2), kept[name]
             expected = x.float() @ weight.T
-            # The product of the difference: a difference of products in half precision would be lost in rounding.
-            change = x.float() @ (quantized - weight).T
             if name in transforms:
                 change = transforms[name](x).float() @ quantized.T - expected
+            else:  # The product of the difference: a difference of products in half precision would be lost in rounding.
+                change = x.float() @ (quantized - weight).T
             total = sums.setdefault(name, _OutputSums(x.new_zeros(4, dtype=torch.float64)))
             total.change += change.sum(0).double()
             total.tokens += len(x)
