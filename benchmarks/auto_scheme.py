@@ -22,6 +22,7 @@ from bitsure.quantize.check import windows_of
 from bitsure.quantize.mixed.recipe import Recipe
 from bitsure.quantize.walk.targets import block_linears
 
+GRID = {"group_size": 128, "symmetric": True}  # of the library's schemes such as W4A16
 SHORTER = 16  # tokens: windows are decoded and tokenized again, and the library drops those that became too short
 
 
@@ -44,8 +45,9 @@ def choose(path: Path, calib: CalibSettings, budgets: list[float], candidates: l
             scheme = AutoScheme(bits, options, **sample, batch_size=8, enable_torch_compile=False)
             chosen = GenScheme(scheme, model, layers, {}, str(file), "cpu", tokenizer, enable_torch_compile=False)
             config = chosen.get_layer_config()
-            about = {"model": source.name, "most_bits_per_weight": bits, "by": "AutoScheme of auto-round"}
-            recipes[bits] = Recipe({name: int(config[name]["bits"]) for name in layers}, about)
+            text = {"name": calib.name, "nsamples": calib.nsamples, "seqlen": calib.seqlen, "seed": calib.seed}
+            about = {"model": source.name, "most_bits_per_weight": bits, "calibration": text, "by": "AutoScheme of auto-round"}
+            recipes[bits] = Recipe({name: int(config[name]["bits"]) for name in layers}, about, GRID)
     return recipes
 
 
@@ -56,15 +58,17 @@ def main() -> None:
     parser.add_argument("--bits", type=float, nargs="+", required=True, help="budgets, bits per weight")
     parser.add_argument("--candidates", type=int, nargs="+", default=[2, 3, 4, 8])
     parser.add_argument("--text", type=Path, default=PROJECT / "pocket" / "text" / "calibration.txt")
-    parser.add_argument("--seed", type=int, default=0, help="draws the windows, as calib.seed")
-    parser.add_argument("--out", type=Path, default=Path("."), help="where recipes are written: auto_scheme-BITS.yaml")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each draws the windows, as calib.seed")
+    parser.add_argument("--out", type=Path, default=Path("auto_scheme"), help="where recipes are written: BITS-SEED.yaml")
     given = parser.parse_args()
-    torch.manual_seed(0)
-    calib = CalibSettings(name="text", path=str(given.text), nsamples=32, seqlen=256, seed=given.seed)
-    for bits, recipe in choose(given.model, calib, given.bits, given.candidates).items():
-        file = given.out / f"auto_scheme-{bits:g}.yaml"
-        recipe.write(file)
-        print(f"{file}: {recipe.layers}")
+    given.out.mkdir(parents=True, exist_ok=True)
+    for seed in given.seeds:
+        torch.manual_seed(0)
+        calib = CalibSettings(name="text", path=str(given.text), nsamples=32, seqlen=256, seed=seed)
+        for bits, recipe in choose(given.model, calib, given.bits, given.candidates).items():
+            file = given.out / f"{bits:g}-{seed}.yaml"
+            recipe.write(file)
+            print(f"{file}: {recipe.layers}", flush=True)
 
 
 if __name__ == "__main__":

@@ -101,6 +101,7 @@ def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path
         matched=matched,
         checkpoint=plan.checkpoint.path if plan.checkpoint else None,
         all_experts=plan.all_experts,
+        calibration={"name": plan.text.name, **{key: getattr(plan.calib, key) for key in ("nsamples", "seqlen", "seed")}},
         places=plan.places(empty_modules(source.path, source.settings.trust_remote_code)),
     )
     with resources.measured() as use:

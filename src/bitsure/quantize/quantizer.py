@@ -84,6 +84,8 @@ class QuantizationJob:
     """The files of `checkpoint_settings`; None where the quantizer makes its own."""
     all_experts: bool = False
     """Whether a mixture's experts each learn from every token, whatever the gate decides."""
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    """What text `windows` are of, for readers: its name, nsamples, seqlen and seed."""
     places: Mapping[str, str] | None = None
     """Where the model's weights lie, as accelerate's `device_map`; None: all of them in main memory."""
     _model: nn.Module | None = field(default=None, init=False, repr=False)

@@ -12,10 +12,11 @@ import pyarrow as pa
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.compress.model_compressibility import ensure_compressibility, headline
+from bitsure.config.quantizers import Rounded
 from bitsure.config.schema import Config, resolved
 from bitsure.metrics.part_attribution import attribute
 from bitsure.quantize.make import ensure_quantized
-from bitsure.quantize.mixed.recipe import RECIPE, Recipe
+from bitsure.quantize.mixed.recipe import RECIPE, Recipe, grid_of
 from bitsure.quantize.plan import Plan
 from bitsure.records import Records, read_prompts, write_records
 from bitsure.records.answer_preferences import with_preferences
@@ -161,7 +162,8 @@ def _attribute(
         attribution = attribute(measured, quantized.proof.bits_per_weight, config.metric.confidence_level)
         if measured.kept_layers:
             chosen = {"model": plan.source.name, "kept": measured.kept_layers.layers}
-            Recipe(measured.kept_layers.recipe, chosen).write(current.path / RECIPE)
+            grid = grid_of(plan.quant) if isinstance(plan.quant, Rounded) else {}
+            Recipe(measured.kept_layers.recipe, chosen, grid).write(current.path / RECIPE)
         current.write_json("attribution.json", attribution)
     return attribution
 

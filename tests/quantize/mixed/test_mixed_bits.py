@@ -178,3 +178,19 @@ def test_a_padded_vocabulary_loses_nothing_and_what_is_not_finite_is_refused(tin
 def test_a_bound_that_a_refusal_names_is_accepted():
     assert mixed_bits._rounded(3.14815, math.ceil) == 3.149 and mixed_bits._rounded(3.14815, math.floor) == 3.148
     assert mixed_bits._rounded(2.5, math.ceil) == 2.5
+
+
+def test_a_recipe_says_what_it_was_chosen_for_and_is_refused_for_another_grid(make, tmp_path):
+    made = make(MixedBits(like=GPTQ, bits_per_weight=3.9, candidates=[2, 4, 8]))
+    file = made.checkpoint / "recipe.yaml"
+    recipe = Recipe.read(file)
+    assert recipe.grid == {"group_size": GPTQ.group_size, "symmetric": GPTQ.symmetric, "remainder": "shorten"}
+    assert recipe.chosen["calibration"].keys() == {"name", "nsamples", "seqlen", "seed"}
+    assert recipe.chosen["dtype"] == "float32" and recipe.chosen["rounding"]["method"] == "gptq"
+    MixedBits(like=Rtn(4, GPTQ.group_size, GPTQ.symmetric), recipe=str(file))  # rounded to nearest on the same grid
+    with pytest.raises(UserError, match=r"was chosen for symmetric=\w+, .*Give quant\.like\.symmetric=\w+, or remove `grid`"):
+        MixedBits(like=Rtn(4, GPTQ.group_size, not GPTQ.symmetric), recipe=str(file))
+    content = yaml.safe_load(file.read_text())
+    content.pop("grid")
+    (tmp_path / "edited.yaml").write_text(yaml.safe_dump(content))
+    MixedBits(like=Rtn(4, GPTQ.group_size, not GPTQ.symmetric), recipe=str(tmp_path / "edited.yaml"))

@@ -15,7 +15,7 @@ from bitsure.base.errors import UserError, at_least, one_of
 from bitsure.config.model import ModelSettings
 from bitsure.config.quantizers import QuantizerSettings
 from bitsure.models.locate import Source
-from bitsure.quantize.mixed.recipe import RECIPE, Recipe
+from bitsure.quantize.mixed.recipe import RECIPE, Recipe, grid_of
 from bitsure.quantize.native.chain_quantizer import RoundingQuantizer
 from bitsure.quantize.quantizer import QuantizationJob, QuantizationTarget, Quantizer, as_quantizer
 
@@ -54,8 +54,10 @@ class MixedBits(Quantizer):
         self._recipe = None if self.recipe is None else Recipe.read(Path(self.recipe))
         for bits in self.candidates:
             one_of("quant.candidates", bits, self._like.widths)
-        for name, bits in (self._recipe.layers if self._recipe else {}).items():
-            one_of(f"quant.recipe={self.recipe}: {name}", bits, self._like.widths)
+        if self._recipe is not None:
+            self._recipe.check_grid(self._like, str(self.recipe))
+            for name, bits in self._recipe.layers.items():
+                one_of(f"quant.recipe={self.recipe}: {name}", bits, self._like.widths)
 
     def _own_rounding(self, bits: int) -> RoundingQuantizer:
         """Return how weights are rounded to so many bits. Raises UserError if layers cannot have bits of their own."""
@@ -177,8 +179,13 @@ class MixedBits(Quantizer):
             "most_bits_per_weight": self.bits_per_weight,
             **summary(choice),
             "uniform": {bits: summary(dict.fromkeys(losses, bits)) for bits in self._quantizers},
+            "candidates": sorted(self.candidates),
+            "tokens": self.tokens,
+            "calibration": dict(job.calibration),
+            "dtype": job.dtype,
+            "rounding": {key: value for key, value in self._like.identity(None).items() if value is not None and key != "bits"},
         }
-        return Recipe({name: choice[without_number(name)] for name in shapes}, chosen)
+        return Recipe({name: choice[without_number(name)] for name in shapes}, chosen, grid_of(self._like))
 
     def _losses(self, job: QuantizationJob) -> Losses:
         from bitsure.quantize.mixed.sensitivities import Losses, measure_losses

@@ -11,11 +11,13 @@ import yaml
 
 from bitsure.base.errors import UserError
 from bitsure.base.files import write_text
+from bitsure.config.quantizers import Rounded
 
 RECIPE = "recipe.yaml"  # in the directory of a checkpoint, and of a run
 HEAD = (
     "# Bits of each layer's weights. quant=mixed quant.recipe=FILE uses them; quant@quant.like=… says how they are rounded.\n"
 )
+GRID = ("group_size", "symmetric", "remainder")  # settings of a quantizer
 NAMED = 5  # layers in an error message
 
 
@@ -27,6 +29,8 @@ class Recipe:
     """Layer → bits."""
     chosen: Mapping[str, Any] = field(default_factory=dict)
     """How they were chosen, for readers."""
+    grid: Mapping[str, Any] = field(default_factory=dict)
+    """Those of GRID that they were chosen for: with others a layer takes other bits, and loses something else."""
 
     @classmethod
     def read(cls, file: Path) -> Recipe:
@@ -48,13 +52,29 @@ class Recipe:
             raise UserError(f"quant.recipe={file}: needs `layers:` with a line `NAME: BITS` for each layer.")
         if wrong := [name for name, bits in layers.items() if type(bits) is not int or not isinstance(name, str)]:
             raise UserError(f"quant.recipe={file}: {wrong[0]}: {layers[wrong[0]]}: a layer's name and a whole number of bits.")
-        chosen = content.get("chosen")
-        return cls(layers, chosen if isinstance(chosen, dict) else {})
+        chosen, grid = (part if isinstance(part, dict) else {} for part in map(content.get, ("chosen", "grid")))
+        return cls(layers, chosen, {name: grid[name] for name in GRID if name in grid})
 
     def write(self, file: Path) -> None:
         """Write the recipe's file."""
-        content = {"chosen": dict(self.chosen), "layers": dict(self.layers)}
+        content = {"chosen": dict(self.chosen), "grid": dict(self.grid), "layers": dict(self.layers)}
         write_text(file, HEAD + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+    def check_grid(self, like: Rounded, file: str) -> None:
+        """Raise UserError if weights are to be rounded to another grid than the bits were chosen for.
+
+        Args:
+            like: How weights are rounded.
+            file: The recipe's file, for messages.
+        """
+        own = grid_of(like)
+        if different := [name for name, value in self.grid.items() if own[name] != value]:
+            chosen, given = (", ".join(f"{name}={values[name]}" for name in different) for values in (self.grid, own))
+            settings = " ".join(f"quant.like.{name}={self.grid[name]}" for name in different)
+            raise UserError(
+                f"quant.recipe={file} was chosen for {chosen}, and quant.like has {given}, with which these bits take another "
+                f"size and lose something else. Give {settings}, or remove `grid` from the file."
+            )
 
     def check_layers(self, names: set[str], model: str, file: str) -> None:
         """Raise UserError unless the recipe's layers are exactly those of a model.
@@ -71,6 +91,11 @@ class Recipe:
         lines = [f"{fault}: {_listed(layers)}" for fault, layers in faults.items() if layers]
         if lines:
             raise UserError(f"quant.recipe={file} {', and '.join(lines)}. Give a recipe that was made for this model.")
+
+
+def grid_of(quant: Rounded) -> dict[str, Any]:
+    """Return the settings of GRID of a quantizer."""
+    return {name: getattr(quant, name) for name in GRID}
 
 
 def _listed(names: list[str]) -> str:
