@@ -69,9 +69,9 @@ def _run(config: Config, sweep_dir: str | None) -> None:
         settings=other_settings(overrides),
     )
     if config.plan:
-        from bitsure.sweep.launch import composing, dry_run
+        from bitsure.sweep.launch import composed_cell, dry_run
 
-        dry_run.show([composing.ComposedCell(0, [], run_dir, config, labels)], composing.CellErrors())
+        dry_run.show([composed_cell.ComposedCell(0, [], run_dir, config, labels)], composed_cell.CellErrors())
     elif sweep_dir:
         from bitsure.sweep.launch import cell_line, cell_process
 

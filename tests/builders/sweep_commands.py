@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 
 from bitsure.config import schema
 from bitsure.config.paths import PROJECT
-from bitsure.sweep.launch.composing import CellErrors, ComposedCell, compose_cells
+from bitsure.sweep.launch.composed_cell import CellErrors, ComposedCell
+from bitsure.sweep.launch.composing import compose_cells
 
 schema.register()
 

@@ -65,7 +65,8 @@ from bitsure.scoring.served.served_engine import ServedEngine
 from bitsure.scoring.vllm_setup import VllmSetup
 from bitsure.sweep.launch import cell_process as cells
 from bitsure.sweep.launch.cell_line import CellLine
-from bitsure.sweep.launch.composing import ComposedCell, repeated
+from bitsure.sweep.launch.composed_cell import ComposedCell
+from bitsure.sweep.launch.composing import repeated
 from bitsure.tasks.harness_tasks import load_tasks
 from tests.builders.fake_vllm import install_vllm
 from tests.builders.loopback_server import serve_completions

@@ -19,7 +19,7 @@ from bitsure.base.memo import Memo
 from bitsure.config.paths import CONF, PROJECT
 from bitsure.config.schema import Config
 from bitsure.quantize.mixed.recipe import RECIPE, Recipe
-from bitsure.sweep.launch import composing, dry_run
+from bitsure.sweep.launch import cell_composer, composed_cell, dry_run
 from tests.builders.documents import PAGES, FencedBlock, fenced_blocks
 from tests.builders.sweep_commands import command
 
@@ -78,14 +78,14 @@ def unknown_options(overrides: tuple[str, ...]) -> list[str]:
     return [file for file in options if not any((folder / file).is_file() for folder in (CONF, PROJECT / "sweeps"))]
 
 
-def composed(name: str, cells: Iterable[tuple[str, ...]]) -> tuple[list[composing.ComposedCell], list[str]]:
+def composed(name: str, cells: Iterable[tuple[str, ...]]) -> tuple[list[composed_cell.ComposedCell], list[str]]:
     """Return the cells that can be composed, and what is wrong with the settings of the others."""
     valid, errors = [], []
     with command(name=name) as (master, loader):
-        compose = composing.CellComposer(master, loader)
+        compose = cell_composer.CellComposer(master, loader)
         for number, overrides in enumerate(cells):
             cell = compose((number, list(overrides)))
-            if isinstance(cell, composing.ComposedCell):
+            if isinstance(cell, composed_cell.ComposedCell):
                 valid.append(cell)
             else:
                 errors.append(f"{' '.join(overrides)}: {cell}")
@@ -129,7 +129,7 @@ def test_commands_on_the_embedded_models_pass_the_dry_run(places, monkeypatch):
         if (cell.config.model.series, cell.config.calib.name, cell.config.task.name) == ("pocket",) * 3
         and cell.config.task.include_path != "my_tasks"
     ]
-    errors = composing.CellErrors()
+    errors = composed_cell.CellErrors()
     dry_run.inspect_cells(embedded, errors, Memo())
     assert errors.lines() == [] and len(embedded) > 5
 

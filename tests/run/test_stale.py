@@ -15,7 +15,7 @@ from bitsure.quantize.native.rtn import Rtn
 from bitsure.run import pipeline, stale
 from bitsure.run.provenance import collect, full_names
 from bitsure.sweep.launch import dry_run
-from bitsure.sweep.launch.composing import CellErrors
+from bitsure.sweep.launch.composed_cell import CellErrors
 from bitsure.tasks.open_questions import open_files
 from tests.builders.data_sets import ASKED_TASK, question_rows, write_data_set
 from tests.builders.sweep_commands import compose_valid

@@ -65,7 +65,7 @@ def to_dataclasses(composed: DictConfig, choices: Mapping[str, str] | None = Non
     except UserError as error:
         raise UserError(*(_first_errors(composed) or error.args)) from None
     assert isinstance(config, Config)
-    _check_together(config)
+    check_together(config)
     return config
 
 
@@ -82,7 +82,7 @@ def _resolve(composed: DictConfig) -> None:
         raise UserError(f"{given}: {str(error).splitlines()[0].rstrip('.')}. Give what this run has.") from None
 
 
-def _check_together(config: Config) -> None:
+def check_together(config: Config) -> None:
     """Raise UserError for groups of settings that rule each other out."""
     if not config.task.names and not config.text.is_scored:
         raise UserError("task=none text=none: there is nothing to score. Name a task, or a text such as text=wikitext2.")

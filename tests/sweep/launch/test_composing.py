@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -15,7 +17,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.config.paths import CONF, PROJECT
 from bitsure.config.validation import to_dataclasses
-from bitsure.sweep.launch import composing, dry_run
+from bitsure.sweep.launch import checked_groups, composing, dry_run
 from tests.builders.sweep_commands import command, compose, compose_errors, compose_valid
 
 SWEEPS = sorted((PROJECT / "sweeps").glob("*.yaml"))
@@ -186,14 +188,17 @@ def test_every_sweep_composes(path):
 
 
 def test_many_cells_are_composed_by_their_choices_of_groups(monkeypatch):
-    """Hydra composes each choice of groups; what differs in values alone is a copy of it."""
+    """Hydra composes each choice of groups; what differs in values alone is a copy. Groups of equal values are checked once."""
     seeds = "calib.seed=" + ",".join(map(str, range(8)))
     monkeypatch.setattr(composing, "MANY", 10**6)  # one process, so that its calls are counted
+    loaded, load = [], ConfigLoaderImpl.load_sweep_config
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", lambda *given: loaded.append(given) or load(*given))
+    checked = Mock(side_effect=to_dataclasses)
+    monkeypatch.setattr(checked_groups, "to_dataclasses", checked)
     with command("model=pocket-300k,pocket-1m,no-such", "quant=rtn3,rtn4", seeds) as (master, loader):
-        load, loaded = loader.load_sweep_config, []
-        monkeypatch.setattr(loader, "load_sweep_config", lambda *given: loaded.append(given) or load(*given))
         cells, errors = composing.compose_cells(master, loader)
     assert (len(cells), len(loaded)) == (32, 4) and len(errors.lines()) == 1
+    assert checked.call_count == 8 + 1 + 1  # a seed is new, then a quantizer, then a model
 
 
 def test_many_cells_are_composed_by_processes_as_by_one(monkeypatch):

@@ -19,7 +19,7 @@ from bitsure.config import validation as settings
 from bitsure.config.paths import CONF
 from bitsure.results import Labels
 from bitsure.sweep.launch import dry_run, estimate
-from bitsure.sweep.launch.composing import CellErrors, ComposedCell
+from bitsure.sweep.launch.composed_cell import CellErrors, ComposedCell
 
 schema.register()
 

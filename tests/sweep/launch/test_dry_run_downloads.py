@@ -8,7 +8,7 @@ from bitsure.base.memo import Memo
 from bitsure.config.schema import ModelSettings
 from bitsure.models.locate import locate_model
 from bitsure.sweep.launch import dry_run
-from bitsure.sweep.launch.composing import CellErrors
+from bitsure.sweep.launch.composed_cell import CellErrors
 from tests.builders.data_sets import ASKED_TASK
 from tests.builders.sweep_commands import compose_valid
 

@@ -25,7 +25,8 @@ from bitsure.config import own_code
 from bitsure.config.extras import how_to_install, run_extra
 from bitsure.results import Status, SweepPlan, Verdict
 from bitsure.results.run_files import PlannedCell, state_in_words
-from bitsure.sweep.launch.composing import ComposedCell, compose_cells, repeated
+from bitsure.sweep.launch.composed_cell import ComposedCell
+from bitsure.sweep.launch.composing import compose_cells, repeated
 
 LAUNCHERS = {  # the package of each, and the project's extra that brings it
     "hydra_joblib_launcher": "joblib",

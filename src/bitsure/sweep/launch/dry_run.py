@@ -28,7 +28,7 @@ from bitsure.quantize.plan import Plan
 from bitsure.run import preparation, stale
 from bitsure.run.directory import is_done, read_status, why_not_here
 from bitsure.scoring.scored_model import ScoredModel
-from bitsure.sweep.launch.composing import CellErrors, ComposedCell
+from bitsure.sweep.launch.composed_cell import CellErrors, ComposedCell
 from bitsure.sweep.launch.estimate import SECONDS_A_CELL, SERVER_GPU, WorkEstimator, WorkPiece
 
 NO_LOG = Path(os.devnull)
