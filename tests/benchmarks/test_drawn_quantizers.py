@@ -1,0 +1,84 @@
+"""Tables of quantizers over draws of the calibration text: who is better, once all draws are there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from benchmarks.drawn_quantizers import DIVERGENCE, PROBABILITY, drawn_tables, effects_of
+from benchmarks.linear_contrast import SweptCells
+from benchmarks.sweep import write_sweep
+from benchmarks.text_contrast import TOKENS, token_mean
+from bitsure.base.errors import UserError
+from bitsure.comparison.changes import AnswerChanges, write_changes
+from bitsure.sweep.report.cell_results import read_cells
+
+BETTER, WORSE, SEEDS, QUESTIONS, TEXT = "gptq-w3", "awq-w3", 3, 300, "text/own/harness"
+PAIR = [(BETTER, WORSE)]
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Return a sweep of three draws in which one quantizer loses less, on questions and on a text of twenty documents."""
+    write_sweep(tmp_path / "once", 1, 1, 10, (BETTER, WORSE))
+    tokens = pd.DataFrame({name: np.arange(400) for name in TOKENS}).assign(task=TEXT, document=np.repeat(np.arange(20), 20))
+    rng = np.random.default_rng(0)
+    for seed in range(SEEDS):
+        for cell in (tmp_path / "once").iterdir():
+            own = shutil.copytree(cell, tmp_path / "sweep" / f"{seed}-{cell.name}")
+            config = yaml.safe_load((own / "config.yaml").read_text())
+            config["calib"] |= {"seed": seed, "nsamples": 32, "seqlen": 128}
+            config |= {"task": config["task"] | {"limit": 300}, "text": {"limit": 400}}
+            (own / "config.yaml").write_text(yaml.safe_dump(config))
+            proof = json.loads((own / "quantization.json").read_text())
+            proof["calib_data"] = {"name": "pocket", "windows": 32, "seqlen": 256}
+            (own / "quantization.json").write_text(json.dumps(proof))
+            metrics = json.loads((own / "metrics.json").read_text())
+            metrics[TEXT] = {"perplexity": {"value": 9.0, "ci_low": 8.0, "ci_high": 10.0, "n": 20}}
+            (own / "metrics.json").write_text(json.dumps(metrics))
+            loss = 0.1 * (config["quant"]["name"] == WORSE)
+            values = {name: rng.normal(-loss, 0.05, QUESTIONS) for name in ("true_label_prob", "accuracy")}
+            changes = AnswerChanges(np.arange(QUESTIONS, dtype=np.uint64), None, values)
+            write_changes(own / "changes.parquet", {"task_0": changes})
+            tokens.assign(kl_divergence=0.02 + loss / 10 + rng.normal(0, 0.001, 400)).to_parquet(own / "texts.parquet")
+    return tmp_path / "sweep"
+
+
+def test_a_pair_has_the_better_one_by_questions_and_by_tokens(sweep):
+    cells = read_cells(sweep)
+    lines = drawn_tables(cells, [*PAIR, (BETTER, "not-there")])
+    assert lines[0] == "6 of 6 cells are done, of 3 draws each."
+    [row] = [line.split(" | ") for line in lines if f"{BETTER} − {WORSE}" in line]
+    assert row[2] == "3" and row[3].startswith("+0.1") and row[4].startswith("-0.0")
+    assert row[5] == BETTER and row[6] == f"{BETTER} |" and not any("not-there" in line for line in lines)
+    about = "task_0 (the first 300 questions of each); text/own/harness, the first 400 tokens; calibrated on 32 × 128 tokens of"
+    assert about in lines[2]
+    effects = effects_of(SweptCells(cells), WORSE)
+    assert effects[PROBABILITY].ci_low < -0.1 < effects[PROBABILITY].ci_high
+    assert effects[DIVERGENCE].ci_low < 0.03 < effects[DIVERGENCE].ci_high and effects[DIVERGENCE].seeds == SEEDS
+
+
+def test_nothing_is_judged_before_all_draws_are_there(sweep):
+    [last] = sweep.glob(f"2-*-{WORSE}")
+    (last / "status.json").write_text(json.dumps({**json.loads((last / "status.json").read_text()), "state": "running"}))
+    lines = drawn_tables(read_cells(sweep), PAIR)
+    assert lines[0] == "5 of 6 cells are done, of 3 draws each."
+    [row] = [line for line in lines if f"{BETTER} − {WORSE}" in line]
+    assert row.count("not yet: 2 of 3 draws") == 2
+    with pytest.raises(UserError, match="No cell of the sweep is done"):
+        drawn_tables([], PAIR)
+
+
+def test_the_error_of_a_mean_over_tokens_is_that_of_documents(sweep):
+    first, second = read_cells(sweep)[:2]
+    table = pd.read_parquet(first.directory / "texts.parquet")
+    by_document = table.groupby("document")["kl_divergence"].mean()
+    value, error, n = token_mean("kl_divergence", first)
+    assert value == pytest.approx(table["kl_divergence"].mean()) and n == 20
+    assert error == pytest.approx(by_document.std() / 20**0.5)
+    assert token_mean("kl_divergence", first, second)[0] == pytest.approx(value - token_mean("kl_divergence", second)[0])
