@@ -112,7 +112,7 @@ systems: setup ## write the tables of docs/systems.md: make systems ARGS=multiru
 qbench: setup ## write docs/qbench.md and the agreement table of docs/systems.md: make qbench ARGS=multirun/qbench
 	$(BIN)/python -m benchmarks.qbench $(ARGS)
 
-studies: setup ## write the table of a study's grid: make studies ARGS="mx multirun/mx", also qllm, compressibility
+studies: setup ## write the table of a study's grid: make studies ARGS="mx multirun/mx", also qllm, compressibility, rotations, mixed
 	$(BIN)/python -m benchmarks.studies $(ARGS)
 
 tutorial: setup ## write the figures of docs/tutorial.md: make tutorial ARGS=multirun/real_models
