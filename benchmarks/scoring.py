@@ -1,9 +1,9 @@
 """Our scoring against the harness's HFLM: `make bench-scoring` prints the tables and writes benchmarks/scoring.md.
 
 The same random requests go through both, on the same threads, in one process. HFLM runs at each of its batch sizes, the
-best one counts. Where vLLM's environment is there (`make setup-vllm`) it scores them too, in turns with both. The floor is
-the least multiply-adds that give the numbers (every distinct prefix once, the head where a token is scored, of the last
-block no more than that needs) at the rate of a matrix product measured in the same run.
+best one counts. Where vLLM's environment is there (`make setup-vllm`) it scores them too, in turns with both, in float32 and in
+bfloat16. The floor is the least multiply-adds that give the numbers (every distinct prefix once, the head where a token is
+scored, of the last block no more than that needs) at the rate of a matrix product measured in the same run.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import argparse
 import ctypes
 import gc
 import logging
-import math
 import platform
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,7 +35,12 @@ from bitsure.scoring.requests import Request, Scored, input_tokens
 
 HERE = Path(__file__).parent
 BATCH_SIZES = (1, 8, 32)
+VLLM_TYPES = ("float32", "bfloat16")
 REPEATS = 3  # of ours and of HFLM's best; medians are quoted
+
+
+Row = dict[str, object]
+"""Of a table: column → what stands there."""
 
 
 @dataclass(frozen=True)
@@ -177,8 +181,8 @@ def measured(lm, requests: list[Request]) -> tuple[float, float, list[float]]:
     return seconds, memory.rise, [logprob for logprob, _ in results]
 
 
-def compare(model: torch.nn.Module, shape: Shape, n: int, rate: float, vllm: VllmProcess | None) -> dict:
-    """One row of the table."""
+def compare(model: torch.nn.Module, shape: Shape, n: int, rate: float, vllms: dict[str, VllmProcess]) -> tuple[Row, Row]:
+    """A shape's rows: ours beside HFLM and the floor, and all engines side by side."""
     from lm_eval.models.huggingface import HFLM
 
     from bitsure.scoring.hooked_lm import HookedLM
@@ -189,42 +193,35 @@ def compare(model: torch.nn.Module, shape: Shape, n: int, rate: float, vllm: Vll
     lm = HookedLM(model, tokenizer, partial(LocalEngine, model), lambda n: None)
     measured(lm, requests)  # the first call checks and probes, once a run: `fixed_costs` has that
 
-    def ours():
-        return measured(lm, requests)
-
-    def theirs(batch_size: int):
+    def hflm(batch_size: int):
         return measured(HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size), requests)
 
-    tried = {batch_size: theirs(batch_size) for batch_size in BATCH_SIZES}
+    tried = {batch_size: hflm(batch_size) for batch_size in BATCH_SIZES}
     best = min(tried, key=lambda batch_size: tried[batch_size][0])
+    engines = {"ours": partial(measured, lm, requests), "HFLM": partial(hflm, best)}
+    engines |= {name: partial(vllm.score, requests) for name, vllm in vllms.items()}
     # in turns: the machine's load falls on all alike
-    runs = [(ours(), theirs(best), vllm.score(requests) if vllm else (math.nan, [])) for _ in range(REPEATS)]
-    mine, other, vllms = (float(np.median([run[side][0] for run in runs])) for side in (0, 1, 2))
+    turns = [{name: score() for name, score in engines.items()} for _ in range(REPEATS)]
+    seconds = {name: float(np.median([turn[name][0] for turn in turns])) for name in engines}
+    apart = {name: largest_difference(turns[0]["ours"][-1], turns[0][name][-1]) for name in engines if name != "ours"}
+    peaks = {name: max(turn[name][1] for turn in turns) for name in ("ours", "HFLM")}
     least = least_multiply_adds(model, requests)
-    floor, logprobs = least / rate, runs[0][0][2]
-    return {
+    beside_hflm = {
         "shape": shape.name,
         "questions": n,
-        "HFLM, s": f"{other:.2f} (batch {best})",
-        "ours, s": f"{mine:.2f}",
-        "times faster": f"{np.median([run[1][0] / run[0][0] for run in runs]):.2f}",
+        "HFLM, s": f"{seconds['HFLM']:.2f} (batch {best})",
+        "ours, s": f"{seconds['ours']:.2f}",
+        "times faster": f"{np.median([turn['HFLM'][0] / turn['ours'][0] for turn in turns]):.2f}",
         "by arithmetic": f"{multiply_adds_of_hflm(model, requests) / least:.2f}",
-        "floor, s": f"{floor:.2f}",
-        "ours / floor": f"{mine / floor:.2f}",
-        "peak HFLM, MB": f"{max(run[1][1] for run in runs) / 1e6:.0f}",
-        "peak ours, MB": f"{max(run[0][1] for run in runs) / 1e6:.0f}",
-        "largest difference, nats": f"{largest_difference(logprobs, tried[best][2]):.1e}",
-        "questions a second: ours, HFLM": f"{n / mine:.1f}, {n / other:.1f}",
-    } | (
-        {
-            "vLLM, s": f"{vllms:.2f}",
-            "vLLM, questions a second": f"{n / vllms:.1f}",
-            "vLLM / ours": f"{np.median([run[2][0] / run[0][0] for run in runs]):.2f}",
-            "vLLM, largest difference, nats": f"{largest_difference(logprobs, runs[0][2][1]):.1e}",
-        }
-        if vllm
-        else {}
-    )
+        "floor, s": f"{least / rate:.2f}",
+        "ours / floor": f"{seconds['ours'] / (least / rate):.2f}",
+        "peak HFLM, MB": f"{peaks['HFLM'] / 1e6:.0f}",
+        "peak ours, MB": f"{peaks['ours'] / 1e6:.0f}",
+        "largest difference, nats": f"{apart['HFLM']:.1e}",
+    }
+    side_by_side = {"questions a second": shape.name} | {name: f"{n / taken:.1f}" for name, taken in seconds.items()}
+    side_by_side |= {f"{name} − ours, nats": f"{difference:.1e}" for name, difference in apart.items()}
+    return beside_hflm, side_by_side
 
 
 def largest_difference(ours: list[float], others: list[float]) -> float:
@@ -233,22 +230,24 @@ def largest_difference(ours: list[float], others: list[float]) -> float:
 
 
 @contextmanager
-def vllm_of(name: str, model: torch.nn.Module, dtype: str, device: str) -> Iterator[VllmProcess | None]:
-    """The model as vLLM runs it; None where its environment is missing, or is not one for this device."""
+def vllms_of(name: str, model: torch.nn.Module, device: str) -> Iterator[dict[str, VllmProcess]]:
+    """The model as vLLM runs it, in each type; none where its environment is missing, or is not one for this device."""
     if device != "cpu" or not PYTHON.exists():
-        yield None
+        yield {}
         return
     from tests.builders.tokenizers import byte_tokenizer
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         directory = directory_of(name)
         if not directory.is_dir():  # a random model
-            directory = Path(folder)
+            directory = Path(folder, "model")
             model.save_pretrained(directory)
             byte_tokenizer().save_pretrained(directory)
-        process = VllmProcess(directory, dtype, torch.get_num_threads())
-        yield process
-        process.stop()
+        processes = {}
+        for dtype in VLLM_TYPES:
+            processes[f"vLLM {dtype}"] = VllmProcess(directory, dtype, torch.get_num_threads(), Path(folder, f"{dtype}.log"))
+            stack.callback(processes[f"vLLM {dtype}"].stop)
+        yield processes
 
 
 def fixed_costs(model: torch.nn.Module, requests: list[Request], seconds: float) -> str:
@@ -268,7 +267,7 @@ def fixed_costs(model: torch.nn.Module, requests: list[Request], seconds: float)
     )
 
 
-def markdown(rows: list[dict]) -> str:
+def markdown(rows: list[Row]) -> str:
     lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
@@ -293,13 +292,18 @@ def main() -> None:
         times = arguments.times * (10 if name.startswith("pocket") else 1)
         rate = multiply_adds_per_second(model)
         rows = []
-        with vllm_of(name, model, arguments.dtype, arguments.device) as vllm:
+        with vllms_of(name, model, arguments.device) as vllms:
             for shape in (shape for shape in SHAPES if shape.name in arguments.shapes):
-                rows.append(compare(model, shape, max(1, round(times * shape.questions)), rate, vllm))
+                rows.append(compare(model, shape, max(1, round(times * shape.questions)), rate, vllms))
                 print(name, rows[-1], flush=True)
         requests = draw(SHAPES[0], max(1, round(times * SHAPES[0].questions)), model.config.vocab_size)
-        text += [f"## {name}", f"A matrix product runs at {rate / 1e9:.1f} billion multiply-adds a second.", markdown(rows)]
-        text += [fixed_costs(model, requests, float(rows[0]["ours, s"]))]
+        beside_hflm, side_by_side = (list(side) for side in zip(*rows, strict=True))
+        text += [
+            f"## {name}",
+            f"A matrix product runs at {rate / 1e9:.1f} billion multiply-adds a second.",
+            markdown(beside_hflm),
+        ]
+        text += [fixed_costs(model, requests, float(beside_hflm[0]["ours, s"])), markdown(side_by_side)]
     report = "\n\n".join(text) + "\n"
     print(report)
     write_text(arguments.out, report)

@@ -32,15 +32,18 @@ class VllmProcess:
         directory: The model's.
         dtype: The computing type.
         threads: How many threads it has.
+        log_file: Where it writes.
     """
 
-    def __init__(self, directory: Path, dtype: str, threads: int) -> None:
-        command = [PYTHON, "-m", "benchmarks.vllm_engine", directory, dtype]
+    def __init__(self, directory: Path, dtype: str, threads: int, log_file: Path) -> None:
+        self._log_file = log_file
+        command = [PYTHON, "-m", "benchmarks.vllm_engine", directory, dtype, log_file]
         places = {"PYTHONPATH": str(PROJECT / "src"), "OMP_NUM_THREADS": str(threads)}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._process = subprocess.Popen(
-            list(map(str, command)), cwd=PROJECT, env=os.environ | VARIABLES | places, stderr=subprocess.DEVNULL, **pipes
-        )
+        with log_file.open("ab") as errors:
+            self._process = subprocess.Popen(
+                list(map(str, command)), cwd=PROJECT, env=os.environ | VARIABLES | places, stderr=errors, **pipes
+            )
         self._answer()
 
     def score(self, requests: list[Request]) -> tuple[float, list[float]]:
@@ -57,7 +60,7 @@ class VllmProcess:
 
     def _answer(self) -> list:
         line = self._process.stdout.readline()
-        assert line, "vLLM's process has ended"
+        assert line, f"vLLM's process has ended: {self._log_file.read_text()}"
         return json.loads(line)
 
 
@@ -70,7 +73,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what vLLM prints is no answer
     source = locate_model(ModelSettings(path=sys.argv[1]), None)
-    setup = VllmSetup(ScoringSettings(VLLM, vllm=VllmSettings(context=CONTEXT, eager=True)), sys.argv[2])
+    setup = VllmSetup(ScoringSettings(VLLM, vllm=VllmSettings(context=CONTEXT, eager=True)), sys.argv[2], Path(sys.argv[3]))
     engine = setup.engine(setup.load(source, None), CONTEXT)
     print(json.dumps([]), file=answers, flush=True)
     for line in sys.stdin:

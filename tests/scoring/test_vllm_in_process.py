@@ -60,13 +60,14 @@ def source():
 
 
 @pytest.fixture
-def engine_of(source, monkeypatch):
+def engine_of(source, tmp_path, monkeypatch):
     """A function that lets vLLM run the pocket Llama, or its quantized weights."""
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
 
     def make(checkpoint=None, dtype="float32", dequantize=True):
-        setup = VllmSetup(ScoringSettings(VLLM, dequantize=dequantize, vllm=VllmSettings(eager=True)), dtype)
+        scoring = ScoringSettings(VLLM, dequantize=dequantize, vllm=VllmSettings(eager=True))
+        setup = VllmSetup(scoring, dtype, tmp_path / "libraries.log")
         return setup.engine(setup.load(source, checkpoint), CONTEXT)
 
     return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -34,12 +35,13 @@ from tests.builders.tokenizers import byte_tokenizer
 
 
 @pytest.fixture
-def engine_of(tiny_model):
+def engine_of(tiny_model, tmp_path):
     """A function that makes the engine of a model, or of its quantized weights, from settings."""
-    source = locate_model(ModelSettings(path=str(tiny_model)), None)
+    source, log_file = locate_model(ModelSettings(path=str(tiny_model)), None), tmp_path / "libraries.log"
 
     def make(checkpoint=None, dequantize=True, **settings):
-        setup = VllmSetup(ScoringSettings(VLLM, dequantize=dequantize, vllm=VllmSettings(**settings)), "float32")
+        scoring = ScoringSettings(VLLM, dequantize=dequantize, vllm=VllmSettings(**settings))
+        setup = VllmSetup(scoring, "float32", log_file)
         return setup.engine(setup.load(source, checkpoint), 1024)
 
     return make
@@ -137,10 +139,11 @@ def test_a_context_that_vllm_does_not_read_is_said_of_its_setting(engine_of, mon
         engine.score([([5, 6, 7], [8])])
 
 
-def test_settings_that_change_log_probabilities_are_in_the_key(monkeypatch):
+def test_settings_that_change_log_probabilities_are_in_the_key(tmp_path, monkeypatch):
     install_vllm(monkeypatch)
     changed = [{}, {"eager": True}, {"prefix_caching": False}, {"tolerance": 0.1}]
-    keys = [VllmSetup(ScoringSettings(VLLM, vllm=VllmSettings(**given)), "float32").key(quantized=False) for given in changed]
+    scoring = [ScoringSettings(VLLM, vllm=VllmSettings(**given)) for given in changed]
+    keys = [VllmSetup(each, "float32", tmp_path / "log").key(quantized=False) for each in scoring]
     assert len({hash_json(key) for key in keys}) == len(changed)
 
 
@@ -150,9 +153,10 @@ def test_what_vllm_does_not_run_is_refused_in_its_words(engine_of, monkeypatch):
         engine_of()
 
 
-def test_a_kernel_that_is_missing_is_refused_in_its_words(engine_of, monkeypatch):
+def test_a_kernel_that_is_missing_is_refused_in_its_words(engine_of, tmp_path, monkeypatch):
     install_vllm(monkeypatch, fails_after=0)
-    with pytest.raises(UserError, match=r"does not run .*'no kernel cpu_gemm_wna16'\. libraries\.log has its messages"):
+    log_file = re.escape(str(tmp_path / "libraries.log"))
+    with pytest.raises(UserError, match=rf"does not run .*'no kernel cpu_gemm_wna16'\. {log_file} has its messages"):
         engine_of()
 
 

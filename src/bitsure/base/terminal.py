@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
+from typing_extensions import override
 
 from bitsure.base.plain_text import without_controls
 
+_stdout_aside: list[TextIO] = []
+"""What stdout is while its descriptor leads to a file; the innermost last."""
+STANDARD = (1, 2)  # the descriptors of stdout and stderr
 NARROW = 72  # columns, above which a table's numbers stay on one line
 
 
@@ -55,6 +60,17 @@ def protect() -> None:
 class SafeConsole(Console):
     """A console that no text can control: escape sequences in names are shown and not obeyed."""
 
+    @property
+    @override
+    def file(self) -> IO[str]:
+        """Where it prints: to what stdout is, also while stdout's descriptor leads to a file (`descriptors_to`)."""
+        file = super().file
+        return _stdout_aside[-1] if _stdout_aside and file is sys.__stdout__ else file
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         """Yield what is printed; rich's own control codes pass."""
         for segment in super().render(renderable, options):
@@ -86,3 +102,32 @@ def output_to(path: Path) -> Iterator[None]:
     with redirect_stdout(file), redirect_stderr(file), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def descriptors_to(path: Path) -> Iterator[None]:
+    """Send to the end of a file what libraries in C print, and all that processes print that start within the block.
+
+    Such a process goes on writing there for as long as it runs. What `console` returned goes on printing to the terminal.
+    """
+    _flush()
+    kept = [os.dup(descriptor) for descriptor in STANDARD]
+    encoding = getattr(sys.__stdout__, "encoding", None)
+    with path.open("ab", buffering=0) as file, open(kept[0], "w", encoding=encoding, errors="replace") as aside:
+        for descriptor in STANDARD:
+            os.dup2(file.fileno(), descriptor)
+        _stdout_aside.append(aside)
+        try:
+            yield
+        finally:
+            _flush()
+            _stdout_aside.remove(aside)
+            for descriptor, before in zip(STANDARD, kept, strict=True):
+                os.dup2(before, descriptor)
+            os.close(kept[1])
+
+
+def _flush() -> None:
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            stream.flush()

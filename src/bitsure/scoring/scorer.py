@@ -195,7 +195,7 @@ class Scorer:
         if self.setup.scoring.engine == VLLM:
             from bitsure.scoring.vllm_setup import VllmSetup
 
-            return VllmSetup(self.setup.scoring, self.setup.dtype)
+            return VllmSetup(self.setup.scoring, self.setup.dtype, self.log_file)
         return self.setup
 
     def _prompts_key(self, model: ScoredModel, name: str) -> dict[str, Any]:

@@ -32,6 +32,8 @@ class VllmSetup(ServerSetup):
     scoring: ScoringSettings
     dtype: str
     """The computing type, such as float32."""
+    log_file: Path
+    """Where vLLM and its processes write."""
 
     work: ClassVar = VLLM
 
@@ -60,7 +62,7 @@ class VllmSetup(ServerSetup):
                 directory = self._loadable(source, checkpoint, Path(folder))
             except NotExportable as error:
                 raise UserError(f"scoring.engine=vllm: {error.reason} scoring.engine=local runs it.") from error
-            program = VllmProgram(directory, settings, self.dtype, context, source.settings.trust_remote_code)
+            program = VllmProgram(directory, settings, self.dtype, context, source.settings.trust_remote_code, self.log_file)
         test = SelfTest(program, source.name, source.load_tokenizer(), settings.tolerance)
         result = test.run()
         origin = ServedOrigin(

@@ -12,6 +12,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from bitsure.base import terminal
 from bitsure.base.errors import NotInstalled
 from bitsure.base.versions import installed_version
 from bitsure.config.vllm_settings import VllmSettings
@@ -32,6 +33,7 @@ class VllmProgram(CompletionService):
         dtype: The computing type, such as float32.
         context: The most tokens of a prompt and what is written after it.
         trust_remote_code: Whether code of the model's own may be run.
+        log_file: Where vLLM and its processes write.
 
     Raises:
         UserError: If vLLM does not run this model.
@@ -41,15 +43,21 @@ class VllmProgram(CompletionService):
     reads_more = "Leave out scoring.vllm.context, or lower it to what vLLM reads"
 
     def __init__(
-        self, directory: Path, settings: VllmSettings, dtype: str, context: int | None, trust_remote_code: bool
+        self,
+        directory: Path,
+        settings: VllmSettings,
+        dtype: str,
+        context: int | None,
+        trust_remote_code: bool,
+        log_file: Path,
     ) -> None:
         import vllm
 
         super().__init__(GIVEN)
-        self.name, self._directory = f"vLLM {vllm_version()}", directory
+        self.name, self._directory, self._log_file = f"vLLM {vllm_version()}", directory, log_file
         self._one_at_a_time = threading.Lock()
         gc.collect()  # an earlier model leaves the memory before this one is loaded
-        with self._failures_refused():
+        with terminal.descriptors_to(log_file), self._failures_refused():  # whose processes stay
             self._llm = vllm.LLM(
                 model=str(directory),
                 dtype=dtype,
@@ -73,8 +81,8 @@ class VllmProgram(CompletionService):
             yield
         except (ValueError, RuntimeError, AttributeError, EngineDeadError) as error:  # attributes: a kernel that a build lacks
             raise self.refusal(
-                f"{self.name} does not run {self._directory}: {self.quoted(str(error))}. libraries.log has its messages; "
-                "scoring.engine=local runs what transformers loads"
+                f"{self.name} does not run {self._directory}: {self.quoted(str(error))}. {self._log_file} has its "
+                "messages; scoring.engine=local runs what transformers loads"
             ) from error
 
     @property
