@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ class VllmCalls:
     logprobs: Logprobs = hashed_logprobs
     runs_weights: bool = False  # those of the model's directory, in place of `logprobs`
     refuses: str | None = None  # every model, with these words
+    writes: bytes = b""  # a process of it, before that
     stops_after: int | None = None  # calls of generate
     fails_after: int | None = None  # the same: a kernel is missing
     models: list[dict] = field(default_factory=list)
@@ -38,6 +40,7 @@ def install_vllm(monkeypatch, **settings) -> VllmCalls:
 
     class LLM:
         def __init__(self, **given):
+            os.write(2, calls.writes)
             if calls.refuses:
                 raise ValueError(calls.refuses)
             calls.models.append(given)

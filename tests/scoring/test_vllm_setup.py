@@ -160,6 +160,16 @@ def test_a_kernel_that_is_missing_is_refused_in_its_words(engine_of, tmp_path, m
         engine_of()
 
 
+def test_the_error_of_a_process_of_vllm_is_told_from_its_log(engine_of, tmp_path, monkeypatch):
+    told = (
+        b"(Worker pid=1) ERROR [executor.py:953] ValueError: too little memory\n(EngineCore pid=2) Error: see the root cause\n"
+    )
+    install_vllm(monkeypatch, writes=told, refuses="Engine core initialization failed. See root cause above.")
+    with pytest.raises(UserError, match=r"does not run .*: 'ValueError: too little memory'\. .*libraries\.log has"):
+        engine_of()
+    assert (tmp_path / "libraries.log").read_bytes() == told
+
+
 def test_messages_speak_of_vllm_and_not_of_a_server(engine_of, monkeypatch):
     install_vllm(monkeypatch, logprobs=lambda ids: hashed_logprobs(ids).round(2))
     with pytest.raises(UserError, match=r"scoring.engine=vllm: vLLM rounds log-probabilities to 2 decimals"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,8 @@ GIVEN = "scoring.engine=vllm"
 HOW_TO_INSTALL = (  # no extra: pip finds no transformers that suits both vLLM and the extra `run`
     "on a machine with GPUs run python -m pip install vllm==0.32.0; without, make setup-vllm, and .venv-vllm/bin/python main.py"
 )
+ELSEWHERE = "root cause"  # is in vLLM's words where another of its processes has failed, which wrote why
+ERROR = re.compile(r"\b\w*Error: .+")
 
 
 class VllmProgram(CompletionService):
@@ -80,8 +83,11 @@ class VllmProgram(CompletionService):
         try:
             yield
         except (ValueError, RuntimeError, AttributeError, EngineDeadError) as error:  # attributes: a kernel that a build lacks
+            words = str(error)
+            if ELSEWHERE in words:
+                words = _last_error(self._log_file) or words
             raise self.refusal(
-                f"{self.name} does not run {self._directory}: {self.quoted(str(error))}. {self._log_file} has its "
+                f"{self.name} does not run {self._directory}: {self.quoted(words)}. {self._log_file} has its "
                 "messages; scoring.engine=local runs what transformers loads"
             ) from error
 
@@ -126,6 +132,12 @@ def vllm_version() -> str:
         with suppress(PackageNotFoundError):
             return installed_version(package)
     raise NotInstalled(f"{GIVEN} needs vLLM, which is not installed: {HOW_TO_INSTALL}")
+
+
+def _last_error(log_file: Path) -> str | None:
+    """Return the last error in a log that says itself what went wrong; None if there is none."""
+    errors = ERROR.findall(log_file.read_text(encoding="utf-8", errors="replace"))
+    return next((error for error in reversed(errors) if ELSEWHERE not in error), None)
 
 
 def _choice(output: Any) -> dict[str, Any]:
