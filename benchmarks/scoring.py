@@ -29,8 +29,6 @@ from bitsure.base.files import write_text
 from bitsure.base.resources import watch_memory
 from bitsure.scoring.journal import Journal
 from bitsure.scoring.local.local_engine import LocalEngine
-from bitsure.scoring.local.pass_choice import few_questions
-from bitsure.scoring.local.rows import trees
 from bitsure.scoring.requests import Request, Scored, input_tokens
 
 HERE = Path(__file__).parent
@@ -251,19 +249,16 @@ def vllms_of(name: str, model: torch.nn.Module, device: str) -> Iterator[dict[st
 
 
 def fixed_costs(model: torch.nn.Module, requests: list[Request], seconds: float) -> str:
-    """What the check, laying out and the journal take, and their share of a run of 60 s at this speed."""
-    engine, numbered = LocalEngine(model, 2048), dict(enumerate(requests))
-    few = few_questions(numbered)
-    check = float(np.median([timed(lambda: engine.check_sharing(few))[0] for _ in range(3)]))
-    layout = timed(lambda: trees(numbered, model.config.hidden_size, 2048))[0]
+    """What comes before the first batch and what the journal takes, and their share of a run of 60 s at this speed."""
+    numbered = dict(enumerate(requests))
+    first = float(np.median([timed(lambda: LocalEngine(model, 2048).lay_out(numbered, 2048))[0] for _ in range(3)]))
     scored = [Scored([-1.234567] * len(continuation), False) for _, continuation in requests]
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder, "journal"))
         writing = timed(lambda: journal.append(zip(requests, scored, strict=True)))[0]
-    share = (check + (layout + writing) * 60 / seconds) / 60
     return (
-        f"Fixed costs on HellaSwag's shape: the check {check:.2f} s a run; of {len(requests)} choices, laying out "
-        f"{layout:.3f} s and the journal {writing:.3f} s: {share:.1%} of a run of 60 s."
+        f"Fixed costs on HellaSwag's shape: measuring a batch's memory, the check and laying out {len(requests)} choices "
+        f"{first:.2f} s a run, the journal {writing:.3f} s: {(first + writing * 60 / seconds) / 60:.1%} of a run of 60 s."
     )
 
 
