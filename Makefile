@@ -27,7 +27,7 @@ test-auto-gptq: setup-auto-gptq ## the tests of what touches libraries, in auto-
 test-polygraph: setup-polygraph ## the confidences of written answers beside lm-polygraph's, in an environment of its own
 	$(POLYGRAPH)/python -m pytest tests/metrics/test_polygraph.py $(ARGS)
 
-test-vllm: setup setup-vllm ## scores by vLLM, as a server and in one process, beside our own (3.5 GB to install)
+test-vllm: setup setup-vllm ## scores by vLLM, as a server and in one process, beside our own (4.3 GB to install)
 	$(VLLM)/python -m pytest tests/scoring/test_vllm_in_process.py $(ARGS)
 	$(BIN)/python -m pytest tests/scoring/served/test_vllm.py $(ARGS)
 

@@ -13,6 +13,8 @@ import ctypes
 import gc
 import logging
 import platform
+import shlex
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -277,7 +279,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "scoring.md")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
-    text = [f"Made by `make bench-scoring`: torch {torch.__version__}, {arguments.dtype}, {arguments.device}, "]
+    given = f' ARGS="{shlex.join(sys.argv[1:])}"' if sys.argv[1:] else ""
+    text = [f"Made by `make bench-scoring{given}`: torch {torch.__version__}, {arguments.dtype}, {arguments.device}, "]
     text[0] += f"{torch.get_num_threads()} threads. HFLM at its best batch size of {BATCH_SIZES}; medians of {REPEATS}. "
     text[0] += "By arithmetic: how many times HFLM's multiply-adds, without its padding, are the least that give the numbers. "
     with_vllm = "vLLM 0.32.0 on as many threads (`make setup-vllm`), without compiled graphs."

@@ -102,6 +102,9 @@ def test_the_layout_of_gptq_holds_every_weight_that_was_scored(run, variant, lla
     export_run(run, tmp_path / "out")
     settings = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
     assert (settings["checkpoint_format"], settings["bits"], settings["group_size"]) == (variant, 4, 32)
+    assert ("from vllm import LLM" in (tmp_path / "out" / "README.md").read_text()) == (
+        variant == "gptq"
+    )  # the newer is refused
     full, _ = load_model(llama, "float32", "cpu")
     exported, scored = load_checkpoint(tmp_path / "out", full), scored_model(run, llama)
     assert exported.weights.keys() == block_linears(scored).keys()

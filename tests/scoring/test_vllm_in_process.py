@@ -17,12 +17,14 @@ from bitsure.config.vllm_settings import VllmSettings
 from bitsure.models.load import load_model
 from bitsure.models.locate import locate_model
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
+from bitsure.quantize.checkpoint.publish import publish
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.libraries.llama_cpp import LlamaCpp
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.scoring.local.local_engine import LocalEngine
 from bitsure.scoring.vllm_setup import VllmSetup
+from tests.builders.awq import save_awq
 from tests.builders.plans import plan
 from tests.builders.requests import three_shapes
 
@@ -43,15 +45,20 @@ VARIABLES = {  # vLLM's workers in this process, on its threads
 
 GPTQ = {"group_size": 64, "symmetric": True, "backend": "gptqmodel", "desc_act": False, "damp_percent": 0.01}
 UNPACKED = {"rtn3": Rtn(3, 64, False), "gptq4 of gptqmodel": Gptq(bits=4, **GPTQ), "q4_0": LlamaCpp("q4_0", imatrix=False)}
-# Packed weights → what vLLM's build without AVX-512 says; with it the first three are computed by its 4-bit kernel.
-PACKED = {
-    "rtn4": (Rtn(4, 64, True), "cpu_gemm_wna16"),
-    "rtn4, asymmetric": (Rtn(4, 64, False), "cpu_gemm_wna16"),
-    "gptq4 of gptqmodel": (Gptq(bits=4, **GPTQ), "cpu_gemm_wna16"),
-    "rtn8": (Rtn(8, 64, True), "uint8b128"),
-    "gptq8 of gptqmodel": (Gptq(bits=8, **GPTQ), "uint8b128"),
+FOUR_BITS = {  # packed weights that vLLM's 4-bit kernel computes, on a CPU in its build for AVX-512 alone
+    "rtn4": Rtn(4, 64, True),
+    "rtn4, asymmetric": Rtn(4, 64, False),
+    "rtn4, a scale a row": Rtn(4, -1, True),
+    "gptq4 of gptqmodel": Gptq(bits=4, **GPTQ),
 }
-HALF = 0.5  # nats, of kernels that compute in bfloat16
+WITHOUT_A_KERNEL = {  # packed weights → what vLLM says of them on a CPU
+    "rtn8": (Rtn(8, 64, True), "uint8b128"),
+    "rtn3": (Rtn(3, 64, True), "uint3b4"),
+    "gptq8 of gptqmodel": (Gptq(bits=8, **GPTQ), "uint8b128"),
+    "gptq3 of gptqmodel": (Gptq(bits=3, **GPTQ), "bits=3, sym=True"),
+    "gptq4 of gptqmodel, asymmetric": (Gptq(bits=4, **GPTQ | {"symmetric": False}), "bits=4, sym=False"),
+}
+OF_HALF = {"mean": 0.01, "largest": 0.1}  # nats from float32 of what a kernel computes in float16
 
 
 @pytest.fixture(scope="module")
@@ -103,16 +110,36 @@ def test_unpacked_weights_score_as_here(name, engine_of, checkpoint_of):
     assert max(differences(engine_of(checkpoint), checkpoint, three_shapes()["several tokens"])) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", PACKED)
-def test_which_packed_weights_vllms_kernels_run(name, engine_of, checkpoint_of):
-    quant, reason = PACKED[name]
-    checkpoint = checkpoint_of(quant)
-    if quant.bits == 4 and torch.cpu._is_avx512_supported():
-        engine = engine_of(checkpoint, "bfloat16", dequantize=False)
-        assert np.median(differences(engine, checkpoint, three_shapes()["several tokens"])) < HALF
+def check_packed(engine_of, checkpoint) -> None:
+    """The 4-bit kernel gives in float16 what the unpacked weights give in float32, or is not there."""
+    if not torch.cpu._is_avx512_supported():
+        with pytest.raises(UserError, match="cpu_gemm_wna16"):
+            engine_of(checkpoint, "float16", dequantize=False)
         return
+    apart = differences(engine_of(checkpoint, "float16", dequantize=False), checkpoint, three_shapes()["several tokens"])
+    assert np.mean(apart) < OF_HALF["mean"] and max(apart) < OF_HALF["largest"]
+
+
+@pytest.mark.parametrize("name", FOUR_BITS)
+def test_packed_weights_of_4_bits_score_as_unpacked_ones(name, engine_of, checkpoint_of):
+    check_packed(engine_of, checkpoint_of(FOUR_BITS[name]))
+
+
+def test_autoawqs_checkpoints_score_as_unpacked_ones(engine_of, tmp_path):
+    save_awq(MODEL, tmp_path / "awq", group_size=64)
+    check_packed(engine_of, tmp_path / "awq")
+
+
+def test_exports_in_gptqs_layout_score_as_unpacked_weights(engine_of, source, checkpoint_of, tmp_path):
+    publish(source, checkpoint_of(FOUR_BITS["rtn4"]), tmp_path, "the export", "gptq")
+    check_packed(engine_of, tmp_path)
+
+
+@pytest.mark.parametrize("name", WITHOUT_A_KERNEL)
+def test_packed_weights_without_a_kernel_are_refused_in_vllms_words(name, engine_of, checkpoint_of):
+    quant, reason = WITHOUT_A_KERNEL[name]
     with pytest.raises(UserError, match=reason):
-        engine_of(checkpoint, "bfloat16", dequantize=False)
+        engine_of(checkpoint_of(quant), "float16", dequantize=False)
 
 
 def test_gguf_blocks_have_no_layout_that_vllm_reads(engine_of, checkpoint_of):

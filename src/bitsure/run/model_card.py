@@ -47,7 +47,8 @@ from transformers import {classes}
 model = AutoModelForCausalLM.from_pretrained({place}, dtype="auto"{settings})
 tokenizer = AutoTokenizer.from_pretrained({place})
 ```
-
+"""
+VLLM = """
 With vLLM:
 
 ```python
@@ -55,6 +56,9 @@ from vllm import LLM
 model = LLM({place})
 print(model.generate("The sea is")[0].outputs[0].text)
 ```
+"""
+NOT_VLLM = """
+vLLM 0.32 reads `gptq` in 4 and 8 bits, symmetric, which these weights are not: export them with `--format compressed-tensors` for it.
 """
 OWN_BITS = """\
 With GPTQModel (`pip install gptqmodel`); layers have bits of their own, which transformers with optimum does not read:
@@ -104,7 +108,7 @@ def next_step(layout: str, out: Path) -> str:
     """Return what to do with an export, in a line for the terminal."""
     if layout == "gguf":
         return f"llama-cli -m {shlex.quote(str(out / 'model.gguf'))}"
-    return f"pip install {PACKAGES[layout]}; {out / 'README.md'} has the lines that load it in transformers and in vLLM"
+    return f"pip install {PACKAGES[layout]}; {out / 'README.md'} has the lines that load it"
 
 
 def _verdict(verdict: Verdict) -> list[str]:
@@ -136,7 +140,8 @@ def _loading(settings: Mapping[str, Any], place: str) -> str:
         # transformers 5.23 has no room for packed zero points unless it unpacks the weights.
         classes += ", CompressedTensorsConfig"
         more = ", quantization_config=CompressedTensorsConfig(dequantize=True)"
-    return LOADING.format(packages=PACKAGES[layout], place=repr(place), classes=classes, settings=more)
+    vllm = NOT_VLLM if layout == "gptq" and (settings["bits"] not in (4, 8) or not settings["sym"]) else VLLM
+    return (LOADING + vllm).format(packages=PACKAGES[layout], place=repr(place), classes=classes, settings=more)
 
 
 def _metadata(provenance: Provenance, quantization: Quantization, comparison: Comparison, layout: str) -> ModelCardData:

@@ -21,7 +21,7 @@ from bitsure.quantize.layouts.compressed_tensors import CompressedTensorsLayout
 from bitsure.results.run_files import ServedOrigin
 from bitsure.scoring.served.self_test import SelfTest, mean_distance
 from bitsure.scoring.served.server import Server
-from bitsure.scoring.served.vllm_program import VllmProgram, vllm_version
+from bitsure.scoring.served.vllm_program import ModelFiles, VllmProgram, vllm_version
 from bitsure.scoring.served_setup import LIBRARIES, ServerSetup
 
 
@@ -57,12 +57,14 @@ class VllmSetup(ServerSetup):
         """Let vLLM load the model, and test what it answers as a server's answers are."""
         settings = self.scoring.vllm
         context = settings.context or context_length(source.path)
+        label = f"{source.name}, quantized" if checkpoint else source.name
         with tempfile.TemporaryDirectory() as folder:
             try:
                 directory = self._loadable(source, checkpoint, Path(folder))
             except NotExportable as error:
                 raise UserError(f"scoring.engine=vllm: {error.reason} scoring.engine=local runs it.") from error
-            program = VllmProgram(directory, settings, self.dtype, context, source.settings.trust_remote_code, self.log_file)
+            model = ModelFiles(directory, label, context, source.settings.trust_remote_code)
+            program = VllmProgram(model, settings, self.dtype, self.log_file)
         test = SelfTest(program, source.name, source.load_tokenizer(), settings.tolerance)
         result = test.run()
         origin = ServedOrigin(

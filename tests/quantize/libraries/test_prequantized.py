@@ -20,7 +20,7 @@ from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.walk.targets import block_linears, matrix
-from tests.builders.awq import awq_pack
+from tests.builders.awq import save_awq
 from tests.builders.marks import library, needs_gptqmodel
 from tests.builders.plans import plan, save_family, taken
 
@@ -56,23 +56,12 @@ def test_auto_gptqs_older_files(gptq_checkpoint, tiny_model, calib_file, tmp_pat
 
 
 def test_awq_as_autoawq_writes_it(tiny_model, calib_file, tmp_path):
-    parent, _ = load_model(tiny_model, "float32")
-    tensors = {name: tensor for name, tensor in parent.state_dict().items() if name != "lm_head.weight"}
-    rounded = {name: round_to_nearest(linear.weight, Rtn(4, 32, False)) for name, linear in block_linears(parent).items()}
-    for name, weight in rounded.items():
-        tensors |= {f"{name}.qweight": awq_pack(weight.codes.T), f"{name}.qzeros": awq_pack(weight.zeros.T)}
-        tensors[f"{name}.scales"] = weight.scales.T.contiguous()
-        del tensors[f"{name}.weight"]
-    checkpoint = tmp_path / "awq"
-    checkpoint.mkdir()
-    save_file(tensors, checkpoint / "model.safetensors")
-    settings = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm", "zero_point": True}
-    config = json.loads((tiny_model / "config.json").read_text())
-    (checkpoint / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
-    found = taken(tiny_model, checkpoint, calib_file, tmp_path)
+    rounded = save_awq(tiny_model, tmp_path / "awq", group_size=32)
+    found = taken(tiny_model, tmp_path / "awq", calib_file, tmp_path)
     assert found.proof.bits_per_weight == 4 + 20 / 32 and found.proof.other_tensors_rounded == []
-    put_into(parent, checkpoint)
-    for name, linear in block_linears(parent).items():
+    model, _ = load_model(tiny_model, "float32")
+    put_into(model, tmp_path / "awq")
+    for name, linear in block_linears(model).items():
         assert torch.equal(linear.weight, rounded[name].dequantize())
 
 

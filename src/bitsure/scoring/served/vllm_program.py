@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,27 @@ ELSEWHERE = "root cause"  # is in vLLM's words where another of its processes ha
 ERROR = re.compile(r"\b\w*Error: .+")
 
 
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model on disk, as vLLM loads it."""
+
+    directory: Path
+    """Config, tokenizer and weights."""
+    label: str
+    """What to call it in messages."""
+    context: int | None
+    """The most tokens of a prompt and what is written after it; None for what its config says."""
+    trust_remote_code: bool
+    """Whether code of the model's own may be run."""
+
+
 class VllmProgram(CompletionService):
     """Runs a model by vLLM, as its checkpoint says, quantized or not.
 
     Args:
-        directory: Config, tokenizer and weights.
+        model: The model.
         settings: How it is run.
         dtype: The computing type, such as float32.
-        context: The most tokens of a prompt and what is written after it.
-        trust_remote_code: Whether code of the model's own may be run.
         log_file: Where vLLM and its processes write.
 
     Raises:
@@ -45,27 +58,19 @@ class VllmProgram(CompletionService):
     noun, tolerance, agrees_more = "vLLM", "scoring.vllm.tolerance", "Give a larger tolerance"
     reads_more = "Leave out scoring.vllm.context, or lower it to what vLLM reads"
 
-    def __init__(
-        self,
-        directory: Path,
-        settings: VllmSettings,
-        dtype: str,
-        context: int | None,
-        trust_remote_code: bool,
-        log_file: Path,
-    ) -> None:
+    def __init__(self, model: ModelFiles, settings: VllmSettings, dtype: str, log_file: Path) -> None:
         import vllm
 
         super().__init__(GIVEN)
-        self.name, self._directory, self._log_file = f"vLLM {vllm_version()}", directory, log_file
+        self.name, self._label, self._log_file = f"vLLM {vllm_version()}", model.label, log_file
         self._one_at_a_time = threading.Lock()
         gc.collect()  # an earlier model leaves the memory before this one is loaded
         with terminal.descriptors_to(log_file), self._failures_refused():  # whose processes stay
             self._llm = vllm.LLM(
-                model=str(directory),
+                model=str(model.directory),
                 dtype=dtype,
-                max_model_len=context,
-                trust_remote_code=trust_remote_code,
+                max_model_len=model.context,
+                trust_remote_code=model.trust_remote_code,
                 tensor_parallel_size=settings.tensor_parallel,
                 pipeline_parallel_size=settings.pipeline_parallel,
                 distributed_executor_backend="ray" if settings.ray else None,
@@ -87,8 +92,8 @@ class VllmProgram(CompletionService):
             if ELSEWHERE in words:
                 words = _last_error(self._log_file) or words
             raise self.refusal(
-                f"{self.name} does not run {self._directory}: {self.quoted(words)}. {self._log_file} has its "
-                "messages; scoring.engine=local runs what transformers loads"
+                f"{self.name} does not run {self._label}: {self.quoted(words)}. {self._log_file} has its messages; "
+                "scoring.dequantize=true gives it ordinary weights, scoring.engine=local runs what transformers loads"
             ) from error
 
     @property
