@@ -61,6 +61,7 @@ def test_vllm_gets_the_settings_and_its_log_probabilities_are_the_scores(engine_
     assert calls.models == [
         {
             "model": str(tiny_model),
+            "tokenizer": str(tiny_model),
             "dtype": "float32",
             "max_model_len": 128,
             "trust_remote_code": False,

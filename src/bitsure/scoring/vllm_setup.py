@@ -63,7 +63,7 @@ class VllmSetup(ServerSetup):
                 directory = self._loadable(source, checkpoint, Path(folder))
             except NotExportable as error:
                 raise UserError(f"scoring.engine=vllm: {error.reason} scoring.engine=local runs it.") from error
-            model = ModelFiles(directory, label, context, source.settings.trust_remote_code)
+            model = ModelFiles(directory, source.path, label, context, source.settings.trust_remote_code)
             program = VllmProgram(model, settings, self.dtype, self.log_file)
         test = SelfTest(program, source.name, source.load_tokenizer(), settings.tolerance)
         result = test.run()

@@ -33,7 +33,9 @@ class ModelFiles:
     """A model on disk, as vLLM loads it."""
 
     directory: Path
-    """Config, tokenizer and weights."""
+    """Config and weights."""
+    tokenizer: Path
+    """Where its tokenizer is: that of full precision, which the directory of quantized weights need not have."""
     label: str
     """What to call it in messages."""
     context: int | None
@@ -68,6 +70,7 @@ class VllmProgram(CompletionService):
         with terminal.descriptors_to(log_file), self._failures_refused():  # whose processes stay
             self._llm = vllm.LLM(
                 model=str(model.directory),
+                tokenizer=str(model.tokenizer),
                 dtype=dtype,
                 max_model_len=model.context,
                 trust_remote_code=model.trust_remote_code,
