@@ -58,8 +58,8 @@ print(model.generate("The sea is")[0].outputs[0].text)
 ```
 """
 NOT_VLLM = """
-vLLM 0.32 reads `gptq` in 4 and 8 bits, symmetric, which these weights are not. Export them for it with `--format
-compressed-tensors`.
+vLLM 0.32 reads `gptq` in 4 and 8 bits, symmetric, which these weights are not. Export them for it with
+`--format compressed-tensors`.
 """
 OWN_BITS = """\
 With GPTQModel (`pip install gptqmodel`); layers have bits of their own, which transformers with optimum does not read:
