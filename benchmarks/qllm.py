@@ -95,9 +95,8 @@ def one(
     def keep(name: str, error: float, records: pa.Table) -> None:
         numbers[name] = error, question_set(records).true_label_prob
         file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(file) as temporary:
-            with temporary.open("wb") as opened:
-                np.savez(opened, **{name: np.append(error, probabilities) for name, (error, probabilities) in numbers.items()})
+        with atomic_path(file) as temporary, temporary.open("wb") as opened:
+            np.savez(opened, **{name: np.append(error, probabilities) for name, (error, probabilities) in numbers.items()})
 
     torch.set_num_threads(1)
     text = PROJECT / "pocket" / "text" / "calibration.txt"
