@@ -60,7 +60,7 @@ class VllmProcess:
 
     def _answer(self) -> list:
         line = self._process.stdout.readline()
-        assert line, f"vLLM's process has ended: {self._log_file.read_text()}"
+        assert line, f"vLLM's process has ended: {self._log_file.read_text(encoding='utf-8')}"
         return json.loads(line)
 
 
