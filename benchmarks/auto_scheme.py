@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
+from bitsure.config.calib_settings import CalibSettings
 from bitsure.config.paths import PROJECT
-from bitsure.config.schema import CalibSettings, ModelSettings
+from bitsure.config.schema import ModelSettings
 from bitsure.models.load import load_model
 from bitsure.models.locate import locate_model
 from bitsure.quantize.calibration.calibration_text import locate_text

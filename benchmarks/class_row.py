@@ -20,8 +20,9 @@ from benchmarks.tiny_models import build_small, small_config
 from bitsure.base.errors import UserError
 from bitsure.base.json_files import read_object
 from bitsure.base.store import Store
+from bitsure.config.calib_settings import CalibSettings
 from bitsure.config.model import ModelSettings
-from bitsure.config.schema import CalibSettings, ScoringSettings
+from bitsure.config.schema import ScoringSettings
 from bitsure.models.load import BUILD_ERRORS
 from bitsure.models.locate import locate_model
 from bitsure.quantize.calibration.calibration_text import locate_text

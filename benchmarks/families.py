@@ -13,8 +13,9 @@ from benchmarks.regions import fill
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config import schema
+from bitsure.config.calib_settings import CalibSettings
 from bitsure.config.paths import CONF, PROJECT
-from bitsure.config.schema import CalibSettings, ModelSettings
+from bitsure.config.schema import ModelSettings
 from bitsure.config.validation import to_dataclasses
 from bitsure.models.locate import locate_model
 from bitsure.quantize.calibration.calibration_text import locate_text

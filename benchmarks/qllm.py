@@ -22,10 +22,11 @@ from scipy.stats import t
 
 from bitsure.base.files import atomic_path
 from bitsure.base.store import Store
+from bitsure.config.calib_settings import CalibSettings
 from bitsure.config.number_formats import Activations
 from bitsure.config.paths import PROJECT
 from bitsure.config.quantizers import Rounded, Tuning
-from bitsure.config.schema import CalibSettings, ModelSettings, ScoringSettings, TaskSettings
+from bitsure.config.schema import ModelSettings, ScoringSettings, TaskSettings
 from bitsure.metrics.bootstrap import percentile_interval, resample_weights
 from bitsure.metrics.questions import question_set
 from bitsure.models.load import load_model

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bitsure.base.store import Store
-from bitsure.config.schema import CalibSettings, ModelSettings
+from bitsure.config.calib_settings import CalibSettings
+from bitsure.config.schema import ModelSettings
 from bitsure.models.locate import locate_model
 from bitsure.models.tokenizers import load_tokenizer
 from bitsure.quantize.calibration.calibration_text import locate_text

@@ -119,6 +119,8 @@ SECTIONS += tuple(type(quant) for quant in OPTIONAL.values())
 # copying, checking and comparing a config are no use of it
 NOT_READING = (
     "dataclasses.py",
+    "config/calib_settings.py",
+    "config/gptq_settings.py",
     "config/schema.py",
     "config/model.py",
     "config/quantizers.py",

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
+from bitsure.config.gptq_settings import GptqSettings
 from bitsure.config.option_groups import families
-from bitsure.config.quantizers import GptqSettings, Tuning
+from bitsure.config.quantizers import Tuning
 from bitsure.config.schema import Config
 
 WIDEST = 120  # columns

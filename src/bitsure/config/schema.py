@@ -7,7 +7,6 @@ in conf/. No torch here: composing a config must stay quick.
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -18,6 +17,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from bitsure.base.errors import UserError, at_least, one_of
+from bitsure.config.calib_settings import MIN_SEQLEN, CalibSettings
 from bitsure.config.derived_tasks import check_derivations
 from bitsure.config.metric import MetricSettings
 from bitsure.config.model import ModelSettings
@@ -30,7 +30,6 @@ from bitsure.config.text import TextSettings
 from bitsure.config.vllm_settings import VllmSettings
 
 VLLM, SERVED = "vllm", "served"  # of scoring.engine
-MIN_SEQLEN = 8  # tokens of a calibration window
 
 
 @dataclass
@@ -47,42 +46,6 @@ class ControlSettings:
             )
         if self.seeds != 0:
             at_least("control.seeds", self.seeds, 19, " (a p-value of .05 needs as many), or 0 for none")
-
-
-@dataclass
-class CalibSettings:
-    """The quantizer's data: `nsamples` windows of `seqlen` tokens from files, the scored tasks, or the vocabulary."""
-
-    name: str = MISSING  # what the text is called
-    kind: str = "text"  # text: files; task: the scored tasks' training splits; random: tokens of the vocabulary
-    path: str | None = None  # a file, or a folder of them: .txt, or .jsonl, .json.gz, .parquet with a `text` field
-    repo: str | None = None  # a data set of the hub, org/name
-    file: str | None = None  # its file
-    document_start: str | None = None  # where lines or rows are parts of documents: a regular expression for the first
-    nsamples: int = MISSING  # windows of the text that the quantizer is given
-    seqlen: int = MISSING  # tokens of a window
-    seed: int = 0  # draws the windows
-    all_experts: bool = False  # mixtures of experts: every expert learns from every token, whatever the gate decides
-    if_missing: str = "error"  # if the hub's file is unavailable: error, or pocket (the embedded text)
-
-    def __post_init__(self) -> None:
-        one_of("calib.kind", self.kind, ("text", "task", "random"))
-        one_of("calib.if_missing", self.if_missing, ("error", "pocket"))
-        at_least("calib.nsamples", self.nsamples, 1)
-        at_least("calib.seqlen", self.seqlen, MIN_SEQLEN)
-        if self.document_start is not None:
-            try:
-                re.compile(self.document_start)
-            except re.error as error:
-                raise UserError(f"calib.document_start={self.document_start}: no regular expression: {error}.") from error
-        files = [key for key in ("path", "repo", "file", "document_start") if getattr(self, key) is not None]
-        if self.kind != "text" and files:
-            raise UserError(f"calib={self.name} reads no file: leave out calib.{files[0]}, or choose calib=text.")
-        if self.kind == "text" and self.path is None and (self.repo is None or self.file is None):
-            raise UserError(
-                "calib: needs calib.path=FILE (.txt, or .jsonl, .json.gz, .parquet with a `text` field) or a folder of such. "
-                "Example: calib=text calib.path=my.txt"
-            )
 
 
 @dataclass

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
+from bitsure.config.calib_settings import CalibSettings
 from bitsure.config.model import ModelSettings
 from bitsure.config.quantizers import QuantizerSettings
-from bitsure.config.schema import CalibSettings
 from bitsure.models.facts import check_memory, context_length
 from bitsure.models.tokenizers import check_tokenizer, load_tokenizer
 from bitsure.quantize.calibration.calibration_text import CalibText

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from bitsure.base.errors import NotInstalled
 from bitsure.base.versions import installed_version
+from bitsure.config.calib_settings import CalibSettings
 from bitsure.config.extras import how_to_install
 from bitsure.config.paths import PROJECT
-from bitsure.config.schema import CalibSettings
 from bitsure.models.facts import is_mixture, transformers_major_version
 from bitsure.models.locate import Source
 from bitsure.models.offloading import blocks_on_disk

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import CalibSettings, TaskSettings
+from bitsure.config.calib_settings import CalibSettings
+from bitsure.config.schema import TaskSettings
 from bitsure.quantize.calibration.calibration_text import CalibText, locate_text
 from bitsure.quantize.calibration.windows import draw_windows
 from tests.builders.marks import SHARED, needs_shared

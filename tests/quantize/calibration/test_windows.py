@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import CalibSettings
+from bitsure.config.calib_settings import CalibSettings
 from bitsure.quantize.calibration import calibration_text
 from bitsure.quantize.calibration.calibration_text import locate_text
 from bitsure.quantize.calibration.windows import HELD_OUT_WINDOWS, draw_windows

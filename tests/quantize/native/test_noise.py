@@ -7,7 +7,8 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
-from bitsure.config.schema import CalibSettings, ModelSettings
+from bitsure.config.calib_settings import CalibSettings
+from bitsure.config.schema import ModelSettings
 from bitsure.models.load import load_model
 from bitsure.models.locate import locate_model
 from bitsure.quantize.calibration.calibration_text import RandomTokens, locate_text

@@ -13,8 +13,9 @@ import numpy as np
 from bitsure.base.errors import UserError
 from bitsure.base.files import hash_json
 from bitsure.base.store import Store, hash_each, hash_files
+from bitsure.config.calib_settings import CalibSettings
 from bitsure.config.paths import project_path
-from bitsure.config.schema import CalibSettings, TaskSettings
+from bitsure.config.schema import TaskSettings
 from bitsure.hub.repositories import Origin, local_origin
 from bitsure.hub.repository_files import dataset_file, file_origin
 from bitsure.quantize.calibration.documents import find_files, read_documents

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bitsure.base.errors import UserError
-from bitsure.config.schema import MIN_SEQLEN, CalibSettings
+from bitsure.config.calib_settings import MIN_SEQLEN, CalibSettings
 from bitsure.quantize.calibration.calibration_text import CalibText
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
-from bitsure.config.quantizers import GptqSettings
+from bitsure.config.gptq_settings import GptqSettings
 from bitsure.quantize.libraries.gptq_library import GptqLibrary
 from bitsure.quantize.quantizer import QuantizationJob, QuantizationTarget
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bitsure.base.errors import UserError
+from bitsure.config.gptq_settings import GptqSettings
 from bitsure.config.model import ModelSettings
-from bitsure.config.quantizers import GptqSettings
 from bitsure.quantize.libraries.auto_gptq import AutoGptq
 from bitsure.quantize.libraries.gptq_library import GptqLibrary
 from bitsure.quantize.libraries.gptqmodel import GptqModel

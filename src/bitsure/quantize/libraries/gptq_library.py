@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from bitsure.config.quantizers import GptqSettings
+from bitsure.config.gptq_settings import GptqSettings
 from bitsure.quantize.quantizer import QuantizationJob, QuantizationTarget
 
 if TYPE_CHECKING:

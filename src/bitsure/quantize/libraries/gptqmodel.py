@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.out_of_memory import is_out_of_memory
-from bitsure.config.quantizers import GptqSettings
+from bitsure.config.gptq_settings import GptqSettings
 from bitsure.models.load import BUILD_ERRORS
 from bitsure.quantize.libraries.gptq_library import GptqLibrary
 from bitsure.quantize.modules import empty_modules

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import torch
 
 from bitsure.base.errors import UserError
+from bitsure.config.gptq_settings import GptqSettings
 from bitsure.config.number_formats import BLOCKS
-from bitsure.config.quantizers import GptqSettings
 from bitsure.quantize.weights import ElementWeight, IntegerWeight
 from bitsure.quantize.weights.grid import fit_grid, group_index, to_units, weight_from_units, whole_scale
 

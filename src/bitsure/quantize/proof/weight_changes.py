@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -14,11 +13,11 @@ from bitsure.base.errors import UserError
 from bitsure.models.offloading import weights_in_memory
 from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.inference.hooks import InputTransform
-from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.proof.inference_changes import prove_inference
 from bitsure.quantize.proof.kept_function import apply_transforms
+from bitsure.quantize.proof.layer_changes import LayerChange, layer_changes, left_out, reassembled
 from bitsure.quantize.proof.output_errors import OutputError, output_errors, root_ratio
-from bitsure.quantize.walk.targets import as_stored, block_linears, find_blocks, linears, matrix, parameter, skipped_modules
+from bitsure.quantize.walk.targets import block_linears, find_blocks, matrix, parameter, skipped_modules
 from bitsure.results.quantization import LayerError, Quantization
 
 log = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ def prove(
     """
     scheme = checkpoint.scheme
     rotated = apply_transforms(model, scheme, held_out) if scheme.divisions or scheme.rotations else None
-    changes = _layer_changes(model, checkpoint)
+    changes = layer_changes(model, checkpoint)
     rounded = _rounded_others(model, checkpoint.others)
     quantized = [name for name in checkpoint.weights if name in changes]
     if not checkpoint.weights_are_kept:
@@ -85,72 +84,13 @@ def prove(
     )
 
 
-@dataclass(frozen=True)
-class _LayerChange:
-    """What quantization changed in a layer's weight."""
-
-    numbers: int
-    """Weights of the layer in full precision."""
-    squares: tuple[float, float]
-    """‖Ŵ − W‖² and ‖W‖²."""
-    bits: float = 0.0
-    """Bits that the quantized weight takes."""
-    group_sizes: Sequence[int] = ()
-    """The numbers of weights that share a scale."""
-    is_quantized: bool = False
-    """Whether the checkpoint has a quantized weight of it; what follows is of that."""
-    is_finite: bool = True
-    has_shape: bool = True
-    """Whether it has the layer's shape."""
-    is_unchanged: bool = False
-    is_proved: bool = True
-    """Whether it is known to be quantized even if it is unchanged."""
-    was_zero: bool = False
-    """Whether all weights were zero and are no longer."""
-
-
-def _layer_changes(model: nn.Module, checkpoint: CheckpointContents) -> dict[str, _LayerChange]:
-    """Return what changed in each layer of the blocks, one block's weights in memory at a time."""
-    prefix, blocks = find_blocks(model)
-    changes: dict[str, _LayerChange] = {}
-    for number, block in enumerate(blocks):
-        with weights_in_memory(block):
-            for inner, layer in linears(block).items():
-                name = f"{prefix}.{number}.{inner}"
-                changes[name] = _layer_change(name, layer, checkpoint)
-    return {name: changes[name] for name in block_linears(model)}
-
-
-def _layer_change(name: str, layer: nn.Module, checkpoint: CheckpointContents) -> _LayerChange:
-    original = _reassembled(matrix(layer), name, checkpoint.scheme)
-    if name not in checkpoint.weights:
-        left_out = _left_out(name, layer, checkpoint) if name in checkpoint.unquantized else None
-        return _LayerChange(matrix(layer).numel(), _squares(original, left_out))
-    weight = checkpoint.weights[name]
-    values = weight.dequantize()
-    has_shape = values.shape == original.shape
-    is_unchanged = has_shape and torch.equal(values, original.float())
-    return _LayerChange(
-        numbers=matrix(layer).numel(),
-        squares=_squares(original, values) if has_shape else (0.0, 0.0),
-        bits=weight.storage_bits,
-        group_sizes=weight.group_sizes(),
-        is_quantized=True,
-        is_finite=bool(values.isfinite().all()),
-        has_shape=has_shape,
-        is_unchanged=is_unchanged,
-        is_proved=not is_unchanged or _is_constant(original) or weight.is_coded,
-        was_zero=has_shape and not is_unchanged and not original.any(),
-    )
-
-
 def _weight_now(checkpoint: CheckpointContents, name: str, layer: nn.Module) -> torch.Tensor:
     """Return the matrix that a layer multiplies by in the quantized model, (out, in)."""
     if name in checkpoint.weights:
         return checkpoint.scheme.layer_matrix(checkpoint.weights[name])
     if name in checkpoint.unquantized:
-        return _left_out(name, layer, checkpoint)
-    return _reassembled(matrix(layer), name, checkpoint.scheme)
+        return left_out(name, layer, checkpoint)
+    return reassembled(matrix(layer), name, checkpoint.scheme)
 
 
 def _warn_of_offsets(errors: Mapping[str, OutputError]) -> None:
@@ -185,12 +125,6 @@ def _warn_of_first_tokens(model: nn.Module, errors: Mapping[str, OutputError]) -
         )
 
 
-def _reassembled(original: torch.Tensor, layer: str, scheme: InferenceScheme) -> torch.Tensor:
-    """Return the matrix that a layer's quantized weight stands for."""
-    reassembly = scheme.reassembly_of(layer)
-    return original if reassembly is None else reassembly.weight(original)
-
-
 def _rounded_others(model: nn.Module, others: Matrices) -> list[str]:
     """Return the names of the other tensors that differ from the model's. Raises UserError for NaN and infinities."""
     if broken := [name for name, tensor in others.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
@@ -207,13 +141,7 @@ def _is_equal(model: nn.Module, name: str, tensor: torch.Tensor) -> bool:
         return torch.equal(parameter(module, own).cpu().float(), tensor.float())
 
 
-def _left_out(name: str, layer: nn.Module, checkpoint: CheckpointContents) -> torch.Tensor:
-    """Return the matrix of a layer that is not quantized; a checkpoint may hold it in another type."""
-    stored = checkpoint.others.get(f"{name}.weight")
-    return (matrix(layer) if stored is None else as_stored(layer, stored)).float()
-
-
-def _check_quantized(changes: Mapping[str, _LayerChange], checkpoint: CheckpointContents, may_stay: bool) -> None:
+def _check_quantized(changes: Mapping[str, LayerChange], checkpoint: CheckpointContents, may_stay: bool) -> None:
     """Raise UserError if a layer is not quantized.
 
     An unchanged layer is proved to be quantized if it was read back as codes, because then it is on their grid, or if all its
@@ -242,10 +170,6 @@ def _check_quantized(changes: Mapping[str, _LayerChange], checkpoint: Checkpoint
         )
 
 
-def _is_constant(matrix: torch.Tensor) -> bool:
-    return bool((matrix == matrix[0, 0]).all())
-
-
 def _input_transforms(checkpoint: CheckpointContents, layers: Iterable[str]) -> dict[str, InputTransform]:
     """Return what is done to layers' inputs where they are rounded, besides divisions."""
     scheme = checkpoint.scheme
@@ -258,12 +182,6 @@ def _input_transforms(checkpoint: CheckpointContents, layers: Iterable[str]) -> 
         )
         for name in layers
     }
-
-
-def _squares(original: torch.Tensor, quantized: torch.Tensor | None) -> tuple[float, float]:
-    """Return ‖Ŵ − W‖² and ‖W‖²; a layer that is not given another weight keeps its own."""
-    change = 0.0 if quantized is None else (quantized - original.float()).square().sum().item()
-    return change, original.float().square().sum().item()
 
 
 def _skipped(model: nn.Module, checkpoint: CheckpointContents, whole_model: bool) -> dict[str, str]:
@@ -288,7 +206,7 @@ def _share(model: nn.Module, checkpoint: CheckpointContents, whole_model: bool) 
 
 
 def _bits_per_weight(
-    model: nn.Module, checkpoint: CheckpointContents, changes: Mapping[str, _LayerChange], stored_bits: float | None
+    model: nn.Module, checkpoint: CheckpointContents, changes: Mapping[str, LayerChange], stored_bits: float | None
 ) -> float:
     if checkpoint.weights_are_kept:
         return stored_bits or 8 * matrix(next(iter(block_linears(model).values()))).element_size()
@@ -301,7 +219,7 @@ def _quantized_numbers(model: nn.Module, checkpoint: CheckpointContents) -> int:
     return sum(matrix(model.get_submodule(name)).numel() for name in (*checkpoint.weights, *checkpoint.bits_outside))
 
 
-def _group_sizes(changes: Iterable[_LayerChange]) -> dict[str, int]:
+def _group_sizes(changes: Iterable[LayerChange]) -> dict[str, int]:
     """Return how many weights share a scale → in how many layers; a shorter last group makes `128 and 64`."""
     layers: dict[str, int] = {}
     for change in changes:
