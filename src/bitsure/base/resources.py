@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
 
 CGROUP = Path("/sys/fs/cgroup")  # a container's limits
+MMAP_THRESHOLD = -3  # of mallopt: from how many bytes on a block of memory is mapped by itself
+LARGE_BLOCK = 2**17  # its default, which glibc raises to 32 MB as large blocks are freed
 
 
 @dataclass
@@ -120,10 +122,14 @@ def free_memory(device: torch.device) -> int:
     return available if limit == "max" else min(available, int(limit) - int(used) + int(cached))
 
 
-def return_freed_memory() -> None:
-    """Have the C library return freed memory to the system: between pieces that are in use it keeps what it could use again."""
+def keep_no_large_blocks() -> None:
+    """Have the C library return large blocks to the system as soon as they are freed, for the rest of the process.
+
+    Otherwise it takes small objects from the places of freed tensors, which are then too small for the next ones. So the memory
+    of a model whose layers come and go grows with all of its layers. Mapping each block costs time.
+    """
     with suppress(OSError, AttributeError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)
+        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def address_space() -> int | None:

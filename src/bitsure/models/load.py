@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.json_files import read_object
 from bitsure.base.out_of_memory import is_out_of_memory, memory_errors
+from bitsure.base.resources import keep_no_large_blocks
 from bitsure.config.model import ModelSettings
 from bitsure.models.facts import check_memory, scoring_device, transformers_major_version
 from bitsure.models.offloading import bring_without_mapping, files_not_mapped
@@ -177,6 +178,7 @@ def _load_spread(path: Path, dtype: str, settings: ModelSettings, **placement: A
 
     folder = tempfile.TemporaryDirectory(prefix="bitsure-offload-")  # for weights on disk that are no safetensors
     bring_without_mapping()
+    keep_no_large_blocks()
     try:
         with files_not_mapped():
             model = _from_pretrained(path, dtype, settings, offload_folder=folder.name, **placement)

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from bitsure.base.resources import return_freed_memory
-
 if TYPE_CHECKING:
     from torch import nn
 
@@ -71,10 +69,7 @@ def weights_in_memory(module: nn.Module) -> Iterator[None]:
     What is written into them is lost at the end. Other modules stay as they are.
     """
     with ExitStack() as stack:  # which calls back for every part, even where one of them raises
-        parts = offloaded_parts(module)
-        if parts:
-            stack.callback(return_freed_memory)
-        for part in parts:
+        for part in offloaded_parts(module):
             hook: Any = part._hf_hook
             stack.callback(hook.post_forward, part, None)
             hook.pre_forward(part)

@@ -17,6 +17,8 @@ from bitsure.base.work import COST_FILE, EntryCost, write_cost
 from bitsure.config import schema
 from bitsure.config import validation as settings
 from bitsure.config.paths import CONF
+from bitsure.models.load import empty_model
+from bitsure.models.size import parameters_of
 from bitsure.results import Labels
 from bitsure.sweep.launch import dry_run, estimate
 from bitsure.sweep.launch.composed_cell import CellErrors, ComposedCell
@@ -126,12 +128,9 @@ def test_an_estimate_goes_by_what_such_work_took_before(cell, tmp_path):
     pieces = list(planned.pieces.values())
     scored, weights = pieces[0], next(piece for piece in pieces if piece.kind == "weights")
     first = estimate.WorkEstimator(store, Memo()).estimate(scored)
-    assert (
-        first.seconds > 0
-        and first.memory > estimate.BYTES_A_PROCESS + 4 * 300_000
-        and first.disk == 5 * estimate.BYTES_A_QUESTION
-    )
-    parameters = round((first.memory - estimate.BYTES_A_PROCESS) / 1.3 / 4)
+    parameters = parameters_of(empty_model(scored.run.source.path))
+    assert first.seconds > 0 and first.disk == 5 * estimate.BYTES_A_QUESTION
+    assert first.memory > estimate.LIBRARIES + 4 * parameters
     with store.create("records", scored.made_from) as entry:  # 5 questions of 100 tokens, 500 tokens a second
         work = estimate.scoring_work(parameters, 500)
         write_cost(entry, EntryCost("scoring", 1.0, work, tokens=500, questions=5))

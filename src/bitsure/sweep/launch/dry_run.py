@@ -38,6 +38,9 @@ ON_THE_NODE = (
 )
 SERVED = f" Memory is this machine's, and not servers'. A server that was never scored with is taken for {SERVER_GPU}."
 
+VLLM = " The time of vLLM is that of earlier runs with it, otherwise of this machine; the memory of GPUs is not estimated."
+NODES = " The nodes' processors are not known: time and memory are as if the cells ran on this machine."
+
 
 @dataclass
 class InspectedCell:
@@ -111,7 +114,7 @@ def _inspect(cell: ComposedCell, errors: CellErrors, memo: Memo, on_nodes: bool)
 
 
 def _find_pieces(inspected: InspectedCell, prepared: preparation.PreparedRun, config: Config) -> None:
-    store, pieces = prepared.store, _pieces(prepared, config)
+    store, pieces = prepared.store, pieces_of(prepared, config)
     inspected.pieces = {store.path(piece.kind, piece.made_from): piece for piece in pieces}
     inspected.missing = {place for place, piece in inspected.pieces.items() if not store.find(piece.kind, piece.made_from)}
 
@@ -149,7 +152,7 @@ def _as_on_a_node(config: Config, memo: Memo) -> Config:
     return replace(config, model=model)
 
 
-def _pieces(prepared: preparation.PreparedRun, config: Config) -> list[WorkPiece]:
+def pieces_of(prepared: preparation.PreparedRun, config: Config) -> list[WorkPiece]:
     """Return a cell's pieces in the order in which they are made: full precision, the quantizer's, the noise control's."""
     pieces = _records(prepared, prepared.full_precision, None)
     if prepared.plan:
@@ -227,12 +230,32 @@ def _summary(inspected: Sequence[InspectedCell], memo: Memo, on_nodes: bool) -> 
         estimates = [estimator.estimate(piece) for piece in pieces.values()]
     to_run = sum(cell.state != "done" for cell in here)
     seconds = sum(estimate.seconds for estimate in estimates) + SECONDS_A_CELL * to_run
-    memory, disk = max(estimate.memory for estimate in estimates), sum(estimate.disk for estimate in estimates)
+    disk, machine = sum(estimate.disk for estimate in estimates), "this machine" + ("" if _has_gpu() else "'s CPU")
+    memory = {
+        stage: max(
+            estimate.memory for piece, estimate in zip(pieces.values(), estimates, strict=True) if _stage(piece) == stage
+        )
+        for stage in dict.fromkeys(map(_stage, pieces.values()))
+    }
     return (
         f"{text}\nAn estimate, from the models' shapes, the number of questions and earlier work in the store: "
-        f"{_duration(seconds)} one after the other on this machine; up to {_size(memory)} of memory a cell; "
-        f"{_size(disk)} of disk in the store." + (SERVED if any(piece.is_served for piece in pieces.values()) else "")
+        f"{_duration(seconds)} one after the other on {machine}; main memory of a cell: "
+        f"{', '.join(f'up to {_size(most)} for {stage}' for stage, most in memory.items())}; "
+        f"{_size(disk)} of disk in the store."
+        + (SERVED if any(piece.is_served for piece in pieces.values()) else "")
+        + (VLLM if any(piece.made_from.get("engine") == "vllm" for piece in pieces.values()) else "")
+        + (NODES if on_nodes else "")
     )
+
+
+def _stage(piece: WorkPiece) -> str:
+    return "quantizing" if piece.kind == "weights" else "scoring"
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _size(n_bytes: float) -> str:

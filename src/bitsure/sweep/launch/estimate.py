@@ -11,6 +11,7 @@ import math
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +22,18 @@ from bitsure.base.work import COST_FILE, quantizing_work, read_cost, scoring_wor
 from bitsure.models.size import parameters_of, width_of
 from bitsure.quantize.calibration.windows import HELD_OUT_WINDOWS
 from bitsure.quantize.modules import empty_modules
+from bitsure.scoring.local.budget import MOST_TOKENS
+from bitsure.scoring.local.offloaded_batches import BATCHES
 from bitsure.scoring.texts.text_scorer import KIND as TEXTS
+from bitsure.sweep.launch.memory_estimate import (
+    FLOAT,
+    LIBRARIES,
+    QUANTIZING_LIBRARY,
+    largest_block,
+    outside_blocks,
+    quantizing_memory,
+    scoring_memory,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,9 +46,8 @@ MODEL_SHARE_OF_GEMM = 0.3  # the share of a matrix product's speed that whole mo
 SERVER_GPU, SERVER_SPEED = "an A100 in bfloat16 at a third of its peak", 1e14  # what serves, and its operations a second
 BYTES_A_QUESTION = 600  # of records and prompts, compressed
 BYTES_A_TOKEN = 16  # of a text's rows, compressed
-BYTES_A_PROCESS = 600 * 2**20  # of memory that Python and the libraries hold besides a model: costs.json of pocket models
-ACTIVATIONS = 1.3  # memory of a model at work ÷ memory of its weights
-BLOCK_COPIES = 7  # memory of a block that is quantized and verified, its codes and factors with it, ÷ memory of its weights
+OUR_LIBRARIES = {"torch", "transformers"}  # of our own quantizers, which take one block after the other
+LIBRARY_COPIES = 2.2  # memory of a model that a library quantizes as a whole ÷ memory of its weights
 SECONDS_A_CELL = 2.0  # besides the work: see benchmarks/sweep.md
 CHARACTERS_A_TOKEN = 3.5
 NEAREST = 5  # earlier pieces of work whose speed is taken for another of about their size
@@ -108,37 +119,44 @@ class WorkEstimator:
         source = piece.run.source
         model = self.memo(empty_model, source.path, source.settings.trust_remote_code)
         parameters = parameters_of(model)
-        here = 0 if piece.is_served else parameters
-        weights = here * disk_space.item_bytes(piece.run.dtype) * (2 if piece.run.attributes else 1)
-        memory = BYTES_A_PROCESS + int(weights * ACTIVATIONS)
         if piece.task:
             questions, tokens = self._task_size(piece, piece.task)
             what = "served" if piece.is_served else piece.made_from.get("engine", "scoring")
             seconds = self._seconds(what, scoring_work(parameters, tokens))
-            return WorkEstimate(seconds, memory, BYTES_A_QUESTION * questions)
+            return WorkEstimate(seconds, self._scoring_memory(piece, model, tokens), BYTES_A_QUESTION * questions)
         if piece.kind == TEXTS:
             states = width_of(model) * disk_space.item_bytes(piece.run.dtype) if piece.plan is None else 0
-            return self._text(piece, parameters, memory, states)
+            return self._text(piece, model, states)
         plan = piece.plan
         assert plan is not None  # weights are always some plan's
-        width, seqlen = width_of(model), plan.calib.seqlen
-        work = quantizing_work(parameters, width, (plan.nsamples + HELD_OUT_WINDOWS) * seqlen)
-        disk = plan.quant.bytes_needed(model, plan.dtype)
+        work = quantizing_work(parameters, width_of(model), (plan.nsamples + HELD_OUT_WINDOWS) * plan.calib.seqlen)
         modules = self.memo(empty_modules, source.path, source.settings.trust_remote_code)
-        if plan.places(modules) is not None:
-            memory = _memory_by_block(modules, plan)
-        else:
-            copy = int(here * 4 * ACTIVATIONS) if plan.quant.copies_model else 0
-            memory += copy + plan.nsamples * seqlen * width * 4
-        return WorkEstimate(self._seconds(plan.quant.name, work), memory, disk)
+        disk = plan.quant.bytes_needed(model, plan.dtype)
+        return WorkEstimate(self._seconds(plan.quant.name, work), _quantizing_memory(modules, plan), disk)
 
-    def _text(self, piece: WorkPiece, parameters: int, memory: int, states: int) -> WorkEstimate:
+    def _scoring_memory(self, piece: WorkPiece, model: nn.Module, tokens: int) -> int:
+        """Return what scoring so many tokens takes on a CPU."""
+        if piece.is_served:
+            return LIBRARIES
+        import torch
+
+        dtype, settings = getattr(torch, piece.run.dtype), piece.run.source.settings
+        weights = parameters_of(model) * (2 if piece.run.attributes else 1)
+        batch, plan = min(tokens, MOST_TOKENS["cpu"]), piece.run.plan
+        imported = QUANTIZING_LIBRARY if plan and _uses_library(plan) else 0  # it quantizes before anything is scored
+        if settings.device_map is not None and (allowed := _allowed(settings.max_memory)) < weights * dtype.itemsize:
+            states = BATCHES * batch * width_of(model) * dtype.itemsize
+            return imported + scoring_memory(model, dtype, batch, allowed + largest_block(model) * dtype.itemsize + states)
+        return imported + scoring_memory(model, dtype, batch, weights * dtype.itemsize)
+
+    def _text(self, piece: WorkPiece, model: nn.Module, states: int) -> WorkEstimate:
         """Return what a text takes; full precision's states, in bytes a token, are kept beside its rows."""
         text = piece.run.text
         assert text is not None  # the piece is its rows
         cut = text.cut(self.memo)
         tokens = sum(len(window) - 1 for window in cut.windows)
-        seconds = self._seconds("scoring", scoring_work(parameters, tokens))
+        seconds = self._seconds("scoring", scoring_work(parameters_of(model), tokens))
+        memory = self._scoring_memory(piece, model, tokens)
         return WorkEstimate(seconds, memory, (BYTES_A_TOKEN + states) * cut.n_scored)
 
     def _seconds(self, what: str, work: float) -> float:
@@ -164,17 +182,32 @@ class WorkEstimator:
         return self.memo(load_tasks, task, [name], hub_mirror)[name].estimate_size(task)
 
 
-def _memory_by_block(modules: nn.Module, plan: Plan) -> int:
-    """Return the bytes of memory that quantizing takes while one block's weights are read at a time."""
-    from bitsure.quantize.checkpoint import disk_space
-    from bitsure.quantize.walk.replay import KEPT
-    from bitsure.quantize.walk.targets import find_blocks
+def _quantizing_memory(modules: nn.Module, plan: Plan) -> int:
+    """Return what quantizing takes: of our own quantizers a block at a time, where they work by block."""
+    import torch
 
-    blocks = [parameters_of(block) for block in find_blocks(modules)[1]]
-    weights = parameters_of(modules) - sum(blocks) + BLOCK_COPIES * max(blocks)
-    states = max(plan.nsamples, HELD_OUT_WINDOWS) * plan.calib.seqlen * width_of(modules)
-    kept = 1 + KEPT if plan.quant.needs_data else 1
-    return BYTES_A_PROCESS + (weights + states * kept) * disk_space.item_bytes(plan.dtype)
+    dtype = getattr(torch, plan.dtype)
+    weights = parameters_of(modules) * dtype.itemsize
+    if plan.places(modules) is not None:
+        return quantizing_memory(modules, plan, dtype, outside_blocks(modules) * dtype.itemsize)
+    if _uses_library(plan):
+        states = plan.nsamples * plan.calib.seqlen * width_of(modules) * dtype.itemsize
+        return LIBRARIES + QUANTIZING_LIBRARY + int(LIBRARY_COPIES * weights) + 2 * states
+    copy = parameters_of(modules) * FLOAT if plan.quant.copies_model else 0
+    return quantizing_memory(modules, plan, dtype, weights + copy)
+
+
+def _uses_library(plan: Plan) -> bool:
+    """Return whether a library quantizes the model as a whole."""
+    return not set(plan.quant.libraries()) <= OUR_LIBRARIES
+
+
+def _allowed(max_memory: Sequence[str] | None) -> float:
+    """Return the bytes of main memory that a spread model may take; infinite if they are not limited."""
+    from accelerate.utils import convert_file_size_to_int
+
+    parts = dict(part.rsplit(":", 1) for part in max_memory or ())
+    return int(convert_file_size_to_int(parts["cpu"])) if "cpu" in parts else math.inf
 
 
 @functools.cache
