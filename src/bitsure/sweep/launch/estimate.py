@@ -186,7 +186,7 @@ def _quantizing_memory(modules: nn.Module, plan: Plan) -> int:
     """Return what quantizing takes: of our own quantizers a block at a time, where they work by block."""
     import torch
 
-    dtype = getattr(torch, plan.dtype)
+    dtype: torch.dtype = getattr(torch, plan.dtype)
     weights = parameters_of(modules) * dtype.itemsize
     if plan.places(modules) is not None:
         return quantizing_memory(modules, plan, dtype, outside_blocks(modules) * dtype.itemsize)
