@@ -8,6 +8,7 @@ a seed of the tuning.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import multiprocessing
 import os
 import tempfile
@@ -18,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from scipy.stats import t
 
 from bitsure.base.files import atomic_path
 from bitsure.base.store import Store
@@ -27,7 +27,8 @@ from bitsure.config.number_formats import Activations
 from bitsure.config.paths import PROJECT
 from bitsure.config.quantizers import Rounded, Tuning
 from bitsure.config.schema import ModelSettings, ScoringSettings, TaskSettings
-from bitsure.metrics.bootstrap import percentile_interval, resample_weights
+from bitsure.metrics import across
+from bitsure.metrics.bootstrap import resample_weights
 from bitsure.metrics.questions import question_set
 from bitsure.models.load import load_model
 from bitsure.models.locate import locate_model
@@ -52,7 +53,7 @@ TRANSFORMS = {
 PAIRS = [("QLLM", "plain"), ("QLLM", "SmoothQuant"), ("reassembled", "plain"), ("QLLM", "SmoothQuant, tuned")]
 TASKS = ["pocket_recall", "pocket_reading", "pocket_stories"]
 RESAMPLES, LEVEL = 2000, 0.95
-FULL = "full precision"
+FULL, CLUSTERS = "full precision", "clusters"
 
 
 def quantizer(name: str, seed: int) -> Rtn:
@@ -74,30 +75,27 @@ def write_model(name: str, outliers: tuple[int, int] | None, seed: int, path: Pa
     tokenizer.save_pretrained(path)
 
 
-def read_numbers(file: Path) -> dict[str, tuple[float, np.ndarray]]:
-    """Return what `one` kept: each array is the output error, then the probabilities."""
-    with np.load(file) as arrays:
-        return {name: (float(array[0]), array[1:]) for name, array in arrays.items()}
-
-
 def one(
     model: str, outliers: tuple[int, int] | None, draw: int, given: argparse.Namespace, quantizers: dict[str, Rounded]
-) -> dict[str, tuple[float, np.ndarray]]:
-    """Of one draw, by quantizer: the layers' mean output error, and the right answers' probabilities, (questions,).
+) -> dict[str, np.ndarray]:
+    """Return what one draw gives: by quantizer the layers' mean output error, then the right answers' probabilities, (1 + n,).
 
-    Each quantizer's are kept beside the page, so that a command that was broken off goes on where it stopped.
+    CLUSTERS has the n questions' clusters, (n,). All are kept beside the page under the settings that they come from, so
+    that a command that was broken off goes on where it stopped. After a change of the code, remove that folder.
     """
     import torch
 
-    strength, every = outliers or (1, 1)
-    file = given.out.with_suffix("") / f"{model}-{strength}-{every}-{draw}-{given.windows}-{given.questions}.npz"
-    numbers = read_numbers(file) if file.is_file() else {}
+    settings = repr((outliers, draw, TASKS, {name: quant.identity(None) for name, quant in quantizers.items()}))
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+    file = given.out.with_suffix("") / f"{model}-{draw}-{given.windows}-{given.questions}-{digest}.npz"
+    numbers = dict(np.load(file)) if file.is_file() else {}
 
     def keep(name: str, error: float, records: pa.Table) -> None:
-        numbers[name] = error, question_set(records).true_label_prob
+        numbers[name] = np.append(error, question_set(records).true_label_prob)
+        numbers[CLUSTERS] = np.unique(records["cluster"].to_pylist(), return_inverse=True)[1]
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(file) as temporary, temporary.open("wb") as opened:
-            np.savez(opened, **{name: np.append(error, probabilities) for name, (error, probabilities) in numbers.items()})
+            np.savez(opened, **numbers)
 
     torch.set_num_threads(1)
     text = PROJECT / "pocket" / "text" / "calibration.txt"
@@ -122,15 +120,22 @@ def one(
 
 def over_draws(values: np.ndarray) -> tuple[float, float, float]:
     """The mean of a number a draw, (draws,), and its t interval: draws are what varies."""
-    half = t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return values.mean(), values.mean() - half, values.mean() + half
+    mean = across.over_draws(values, np.zeros(len(values)), LEVEL)
+    return mean.value, mean.ci_low, mean.ci_high
 
 
-def over_draws_and_questions(values: np.ndarray) -> tuple[float, float, float]:
-    """The mean of (draws, questions) and its interval: draws and questions are resampled, each for itself (Owen 2007)."""
-    draws, asked = (resample_weights(n, RESAMPLES, seed) / n for seed, n in enumerate(values.shape))
-    replicates = ((draws.T @ values) * asked.T).sum(1)
-    return values.mean(), *percentile_interval(replicates, LEVEL)
+def over_draws_and_questions(values: np.ndarray, clusters: np.ndarray) -> tuple[float, float, float]:
+    """The mean of (draws, questions) and its interval: draws by t, questions resampled by their clusters, (questions,)."""
+    weights = resample_weights(len(clusters), RESAMPLES, 0, clusters)
+    errors = (values @ weights / weights.sum(0)).std(1, ddof=1)
+    mean = across.over_draws(values.mean(1), errors, LEVEL)
+    return mean.value, mean.ci_low, mean.ci_high
+
+
+INTERVALS = (
+    "Its 95% intervals are over draws, by t, and over questions, resampled by their clusters, both random. The pairs are "
+    "exploratory: no interval is adjusted for their number."
+)
 
 
 def introduction(given: argparse.Namespace) -> str:
@@ -141,7 +146,7 @@ def introduction(given: argparse.Namespace) -> str:
         f"and seed; {len(TASKS)} tasks, {given.questions} questions each, the same in every draw. Weights are asymmetric with "
         "one scale a row, activations asymmetric with one a token. Tuned: rank 4, 10 epochs, AdamW at 5e-4. Output error: "
         "‖Q(X)Ŵᵀ − XWᵀ‖ / ‖XWᵀ‖ on held-out text, the mean over layers, with its 95% t interval over draws. True-label "
-        "probability: quantized less full precision, 95% intervals by resampling draws and questions.",
+        f"probability: quantized less full precision. {INTERVALS}",
         "",
         "The outliers are gains of norms that the next weights take back, which is what SmoothQuant's scales can undo to the "
         "last channel: its numbers hardly depend on them. Outliers of large models need not be of that kind.",
@@ -150,19 +155,21 @@ def introduction(given: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def tables(found: dict[str, list[dict]], pairs: list[tuple[str, str]]) -> str:
+def tables(found: dict[str, list[dict[str, np.ndarray]]], pairs: list[tuple[str, str]]) -> str:
     """Return, by outliers, the numbers of each quantizer and the differences of pairs."""
     lines = []
     for outliers, runs in found.items():
         lines += [f"## Outliers: {outliers}", "", "| | output error | true-label probability |", "|---|---|---|"]
-        errors = {name: np.array([run[name][0] for run in runs]) for name in runs[0]}
-        p = {name: np.array([run[name][1] for run in runs]) for name in runs[0]}
-        for name in [name for name in errors if name != FULL]:
-            shift = over_draws_and_questions(p[name] - p[FULL])
+        names = [name for name in runs[0] if name != CLUSTERS]
+        errors = {name: np.array([run[name][0] for run in runs]) for name in names}
+        p = {name: np.array([run[name][1:] for run in runs]) for name in names}
+        interval = partial(over_draws_and_questions, clusters=runs[0][CLUSTERS])
+        for name in [name for name in names if name != FULL]:
+            shift = interval(p[name] - p[FULL])
             lines.append(f"| {name} | {_said(over_draws(errors[name]), '.4f')} | {_said(shift, '+.4f')} |")
         lines += ["", "| one less the other | output error | true-label probability | wins |", "|---|---|---|---|"]
         for first, second in pairs:
-            error, shift = over_draws(errors[first] - errors[second]), over_draws_and_questions(p[first] - p[second])
+            error, shift = over_draws(errors[first] - errors[second]), interval(p[first] - p[second])
             winners = f"{_winner(first, second, error, -1)}; {_winner(first, second, shift, 1)}"
             lines.append(f"| {first} − {second} | {_said(error, '+.4f')} | {_said(shift, '+.4f')} | {winners} |")
         lines.append("")
@@ -197,7 +204,7 @@ def measured(
     given: argparse.Namespace,
     quantizers: Callable[[int], dict[str, Rounded]],
     outliers: Mapping[str, tuple[int, int] | None] = OUTLIERS,
-) -> dict[str, list[dict]]:
+) -> dict[str, list[dict[str, np.ndarray]]]:
     """Return, by outliers, what `one` returns for each draw; quantizers: those of a draw, by name."""
     with ProcessPoolExecutor(given.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         jobs = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.qllm import HERE, OUTLIERS, TASKS, arguments, measured, tables
+from benchmarks.qllm import HERE, INTERVALS, OUTLIERS, TASKS, arguments, measured, tables
 from bitsure.config.number_formats import Activations
 from bitsure.config.quantizers import Rounded
 from bitsure.config.rotation_settings import RotationSettings
@@ -56,7 +56,7 @@ def introduction(given: argparse.Namespace) -> str:
             f"tokens) and rotations; {len(TASKS)} tasks, {given.questions} questions each, the same in every draw. Weights are "
             "asymmetric with one scale a row, activations asymmetric with one a token. Output error: ‖Q(X)Ŵᵀ − XWᵀ‖ / ‖XWᵀ‖ on "
             "held-out text, the mean over layers, with its 95% t interval over draws. True-label probability: quantized less "
-            "full precision, 95% intervals by resampling draws and questions.",
+            f"full precision. {INTERVALS}",
             "",
             "The outliers are gains of norms that the next weights take back. SmoothQuant's scales can undo them, and so does "
             "R1, which folds the norms' gains into the weights. Outliers of large models need not be of that kind.",

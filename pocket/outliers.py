@@ -10,7 +10,8 @@ from torch import nn
 
 from bitsure.base.errors import UserError
 from bitsure.quantize.inference.divisions import Division, find_sources
-from bitsure.quantize.walk.blocks import layers_by_input, walk
+from bitsure.quantize.walk.blocks import walk
+from bitsure.quantize.walk.layer_inputs import layers_by_input
 from bitsure.quantize.walk.targets import LINEAR
 
 

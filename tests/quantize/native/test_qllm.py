@@ -24,6 +24,7 @@ from bitsure.quantize.native.rtn import Rtn
 from bitsure.quantize.proof.inference_changes import prove_inference
 from bitsure.quantize.proof.weight_changes import prove
 from bitsure.quantize.walk import blocks
+from bitsure.quantize.walk.layer_inputs import layers_by_input
 from bitsure.quantize.walk.targets import block_linears
 from bitsure.quantize.weights.fake_quantize import fake_quantize
 from pocket.outliers import inject
@@ -193,7 +194,7 @@ def test_thresholds_are_tried_on_batches_from_all_over_the_text(monkeypatch):
     monkeypatch.setattr(reassembly_search, "search", search)
     model, windows = outlying("llama"), torch.cat([WINDOWS, WINDOWS.flip(1), WINDOWS.roll(1, 1), WINDOWS.roll(2, 1)])
     for prefix, block, feed in blocks.walk(model, windows):
-        groups = blocks.layers_by_input(block, feed)
+        groups = layers_by_input(block, feed)
         expected = torch.cat([feed.run(feed.batches[i]) for i in (0, 4, 7, 11)]).flatten(0, 1)
         done, _ = reassembly_search.reassemble_block(block, prefix, feed, groups, REASSEMBLED, InferenceRounding())
         assert len(ran) == len(done) == 4 and torch.equal(ran[0], expected)
