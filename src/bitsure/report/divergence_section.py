@@ -33,7 +33,7 @@ NO_RANK = 0.5  # an AUROC that says nothing
 def divergence_lines(comparison: Comparison | None) -> list[str]:
     """Return a line for each task whose answers are written: how many are the same, and which full precision prefers."""
     return [
-        f"{task}: {'; '.join([_alike(values), *_unsure(values), *_preferred(values)])}."
+        f"{task}: {' '.join([*_alike(values), *_unsure(values), *_preferred(values)])}"
         for task, values in _written(comparison).items()
     ]
 
@@ -73,13 +73,13 @@ def _written(comparison: Comparison | None) -> Comparison:
     return {task: values for task, values in (comparison or {}).items() if IDENTICAL in values}
 
 
-def _alike(values: Mapping[str, Difference]) -> str:
+def _alike(values: Mapping[str, Difference]) -> list[str]:
     identical, wording, other, nothing = (values[name] for name in (IDENTICAL, OTHER_WORDING, "flip_rate", NOTHING_JUDGED))
-    alike = f"of {identical.n:,} answers {_share(identical)} are word for word full precision's"
+    sentences = [f"{_share(identical)} of {identical.n:,} answers are full precision's, word for word."]
     if "accuracy" not in values:
-        return f"{alike}; whether the others say the same in other words is not judged, since the questions are open"
-    alike += f", of {_share(wording)} the harness judges the same in other words, {_share(other)} are other answers"
-    return f"{alike}, and in {_share(nothing)} it finds nothing to judge" if nothing.value else alike
+        return [*sentences, "Whether the others mean the same is not judged: the questions are open."]
+    sentences.append(f"The harness finds the same answer in other words in {_share(wording)} and another in {_share(other)}.")
+    return [*sentences, f"It finds nothing to judge in {_share(nothing)}."] if nothing.value else sentences
 
 
 def _unsure(values: Mapping[str, Difference]) -> list[str]:
@@ -88,14 +88,14 @@ def _unsure(values: Mapping[str, Difference]) -> list[str]:
         return []
     auroc = values[AUROC]
     if auroc.value is None:
-        return ["the models never part" if not values[PER_TOKEN].value else "the models part at every token"]
+        return ["The models never part." if not values[PER_TOKEN].value else "The models part at every token."]
     number = f"AUROC of its margin {decimal(auroc.value, '.3f')}"
     if auroc.ci_low is None or auroc.ci_high is None:
-        return [f"too few part to say whether they do where full precision is unsure ({number}, without an interval)"]
+        return [f"Too few part to say whether they do where full precision is unsure ({number}, without an interval)."]
     numbers = f"{number} {interval(auroc)}"
     if auroc.ci_low <= NO_RANK <= auroc.ci_high:
-        return [f"it is open whether the models part where full precision is unsure ({numbers})"]
-    return [f"the models part where full precision is {'unsure' if auroc.value > NO_RANK else 'sure'} ({numbers})"]
+        return [f"Whether the models part where full precision is unsure is open ({numbers})."]
+    return [f"The models part where full precision is {'unsure' if auroc.value > NO_RANK else 'sure'} ({numbers})."]
 
 
 def _preferred(values: Mapping[str, Difference]) -> list[str]:
@@ -105,9 +105,9 @@ def _preferred(values: Mapping[str, Difference]) -> list[str]:
     change = values[TOKEN_LOGPROB]
     shares = [_share(values[name]) for name in (PREFERS_QUANTIZED, PREFERS_FULL, PREFERS_NEITHER)]
     return [
-        f"by its own likelihood of a token, full precision prefers the quantized model's answer to {shares[0]} of questions, "
-        f"its own to {shares[1]} and neither to {shares[2]}, with {number(change.value, sign=True)} nats "
-        f"{interval(change, sign=True)} between them on average"
+        f"By its mean log-probability of a token, full precision prefers the other model's answer in {shares[0]}, its own in "
+        f"{shares[1]}, neither in {shares[2]}; the mean difference is {number(change.value, sign=True)} "
+        f"{interval(change, sign=True)} nats."
     ]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Container, Mapping
+from itertools import zip_longest
 from typing import TypeVar
 
 from rich import box
+from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
@@ -25,6 +28,7 @@ HEADLINE = {
     "word_perplexity": "perplexity, word",
     "bits_per_byte": "bits per byte",
 }
+NAME_WIDTH = 15  # columns that 80 leave for a task's name beside its numbers
 UP_TO_INTERVAL = 7  # of `comparison_columns`, those before tests and effect sizes
 ADJUSTED = {"primary": "Holm", "exploratory": "exploratory, adjusted"}  # family → how its adjusted p-values are called
 
@@ -200,9 +204,20 @@ M = TypeVar("M", bound=Measurement)
 
 def _add_task(table: Table, task: str, values: Mapping[str, M], cells: Callable[[M], list[str]]) -> None:
     table.add_section()
-    for i, name in enumerate(name for name in HEADLINE if name in values):
-        first = task if i == 0 else f"  n = {values[name].n:,}" if i == 1 else ""
-        table.add_row(escape(first), HEADLINE[name], *cells(values[name]))
+    names = [name for name in HEADLINE if name in values]
+    firsts = [*_pieces(task), f"  n = {values[names[1]].n:,}"] if len(names) > 1 else [task]
+    for first, name in zip_longest(firsts, names):
+        table.add_row(escape(first or ""), *([HEADLINE[name], *cells(values[name])] if name else []))
+
+
+def _pieces(name: str) -> list[str]:
+    """Return a name in pieces that fit into NAME_WIDTH columns, divided before or behind punctuation where that is possible."""
+    pieces = [""]
+    for part in re.findall(r"[^\W_]*[_\-./]+|[@|]?[^\W_]+|.", name):
+        if pieces[-1] and cell_len(pieces[-1] + part) > NAME_WIDTH:
+            pieces.append("")
+        pieces[-1] += part
+    return pieces
 
 
 def _difference_cells(difference: Difference) -> list[str]:
