@@ -17,7 +17,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from benchmarks.tiny_models import build_small, small_config
-from bitsure.base.errors import UserError
+from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.json_files import read_object
 from bitsure.base.store import Store
 from bitsure.config.calib_settings import CalibSettings
@@ -105,7 +105,7 @@ def study(family: str, name: str, quantizers: dict[str, Quantizer], folder: Path
         if (config := small_config(family)).model_type != read_object(path / "config.json")["model_type"]:
             config.save_pretrained(path)  # of the whole, such as a model of images and text, as it is published
     except (StrictDataclassError, *BUILD_ERRORS) as error:  # of transformers' own code
-        row.scoring = f"{NOT_BUILT} ({words(error)})"
+        row.scoring = f"{NOT_BUILT} ({in_one_line(error)})"
         return row
     byte_tokenizer().save_pretrained(path)
     row.scoring = _attempt(row, "scoring", lambda: _score(row, path))
@@ -113,11 +113,6 @@ def study(family: str, name: str, quantizers: dict[str, Quantizer], folder: Path
         row.quantized[quantizer] = _attempt(row, quantizer, lambda given=settings: _quantize(path, given, folder))
     row.seconds = round(time.process_time() - begun, 1)
     return row
-
-
-def words(error: BaseException) -> str:
-    """Return an error's kind and what it says, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def general(row: ClassRow, sentence: str) -> str:
@@ -139,7 +134,7 @@ def _attempt(row: ClassRow, what: str, work: Callable[[], str]) -> str:
     except UserError as error:
         return "refused: " + general(row, " ".join(str(error).split()))
     except Exception as error:  # whatever it is, the table has to say so
-        row.crashes.append(f"{what}: {words(error)}")
+        row.crashes.append(f"{what}: {in_one_line(error)}")
         logging.getLogger(__name__).exception("%s: %s", row.family, what)
         return "crashed"
 

@@ -156,9 +156,9 @@ def draw_part(scenario: Scenario, part: int) -> dict[str, FloatArray]:
 def remembered(path: Path, make: Callable[[], dict[str, FloatArray]]) -> dict[str, FloatArray]:
     """Return the arrays that a file holds; made and written first where it is missing."""
     if not path.is_file():
-        made = make()
+        arrays = make()
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **{name.replace("/", "|"): values for name, values in made.items()})
+            np.savez_compressed(file, **{name.replace("/", "|"): values for name, values in arrays.items()})
     with np.load(path) as file:
         return {name.replace("|", "/"): file[name] for name in file.files}
 

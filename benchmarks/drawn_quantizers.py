@@ -38,7 +38,7 @@ def drawn_tables(planned: Sequence[CellResult], pairs: Sequence[tuple[str, str]]
 
 
 def _tables_of(cells: SweptCells, pairs: Sequence[tuple[str, str]], draws: int) -> list[str]:
-    one = next(cell for texts in cells.by_text.values() for seeds in texts.values() for cell in seeds.values())
+    some_cell = next(cell for texts in cells.by_text.values() for seeds in texts.values() for cell in seeds.values())
     rows = []
     for quantizer in cells.by_text:
         effects = effects_of(cells, quantizer)
@@ -62,7 +62,7 @@ def _tables_of(cells: SweptCells, pairs: Sequence[tuple[str, str]], draws: int) 
             compared.append([cells.model, f"{first} − {second}", _draws(effects), *words])
     less = [f"{PROBABILITY} less full precision's" if name == PROBABILITY else name for name in measured]
     return [
-        f"{_about(one)}:",
+        f"{_about(some_cell)}:",
         "",
         *markdown_table(["model", "quantizer", "bits a weight", "draws", *less], rows),
         "",

@@ -50,8 +50,8 @@ def presets() -> dict[str, Quantizer]:
     for bits in (2, 3, 4, 8):
         chosen[f"gptq{bits}, native"] = [f"quant=gptq{bits}", "quant.backend=native"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        found = {name: as_quantizer(to_dataclasses(compose("config", overrides=given)).quant) for name, given in chosen.items()}
-    return {name: quant for name, quant in sorted(found.items()) if not quant.is_full_precision}
+        settings = {name: to_dataclasses(compose("config", overrides=given)).quant for name, given in chosen.items()}
+    return {name: as_quantizer(quant) for name, quant in sorted(settings.items()) if not quant.is_full_precision}
 
 
 def write_model(family: str, path: Path) -> None:
@@ -70,11 +70,11 @@ def attempt(path: Path, quant: Quantizer, text: Path, folder: Path) -> str:
     except UserError as error:
         return "refused: " + str(error).removeprefix(f"quant={quant.name}: ")
     errors = [layer.output_error for layer in report.layers.values()]
-    said = f"{report.bits_per_weight:.2f} bits, {sum(errors) / len(errors):.4f}"
+    text = f"{report.bits_per_weight:.2f} bits, {sum(errors) / len(errors):.4f}"
     if report.keys_and_values:
         errors = report.keys_and_values.errors.values()
-        said += f", K and V {sum(errors) / len(errors):.4f}"
-    return said
+        text += f", K and V {sum(errors) / len(errors):.4f}"
+    return text
 
 
 def study(rows: Path, chosen: dict[str, Quantizer]) -> None:
@@ -117,16 +117,16 @@ def main() -> None:
         given.rows.unlink()  # so that the next command tries all of them again
 
 
-def table(found: dict[str, dict[str, str]], quantizers: list[str]) -> list[str]:
+def table(by_family: dict[str, dict[str, str]], quantizers: list[str]) -> list[str]:
     """Return a row a quantizer with a column a family, then the reasons of refusals."""
     reasons: dict[str, int] = {}
     lines = [
-        "| | " + " | ".join(found) + " |",
-        "|---|" + "---|" * len(found),
+        "| | " + " | ".join(by_family) + " |",
+        "|---|" + "---|" * len(by_family),
     ]
     for name in quantizers:
         cells = []
-        for results in found.values():
+        for results in by_family.values():
             result = results[name]
             if result.startswith("refused: "):
                 reason = result.removeprefix("refused: ").replace("\n", " ")

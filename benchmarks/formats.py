@@ -69,7 +69,7 @@ def scoring(path: Path, questions: int, repeats: int) -> dict[str, float]:
             started = time.perf_counter()
             engine.score(asked)
             seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(found) for name, found in seconds.items()}
+    return {name: statistics.median(measured) for name, measured in seconds.items()}
 
 
 def main() -> None:
@@ -80,16 +80,16 @@ def main() -> None:
     given = alone.parse(parser, quantizing)
     if given is None:
         return
-    found: dict[str, list[float]] = {name: [] for name in CHAINS}
+    seconds_of: dict[str, list[float]] = {name: [] for name in CHAINS}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
         write_model(path, given.layers)
         scored = scoring(path, given.questions, given.repeats)
         for repeat in range(given.repeats):
             for name in CHAINS:
-                found[name].append(alone.run("benchmarks.formats", name, path, Path(folder) / f"{name}-{repeat}"))
-                print(f"{name}: {found[name][-1]:.1f} s", flush=True)
-    quantized = {name: statistics.median(seconds) for name, seconds in found.items()}
+                seconds_of[name].append(alone.run("benchmarks.formats", name, path, Path(folder) / f"{name}-{repeat}"))
+                print(f"{name}: {seconds_of[name][-1]:.1f} s", flush=True)
+    quantized = {name: statistics.median(seconds) for name, seconds in seconds_of.items()}
     text = page(scored, quantized, given)
     print(text)
     if given.layers == SHAPE["num_hidden_layers"]:
@@ -116,7 +116,7 @@ def page(scored: dict[str, float], quantized: dict[str, float], given: argparse.
 
 def table(seconds: dict[str, float], what: str) -> list[str]:
     first = next(iter(seconds))
-    rows = [f"| {name} | {found:.2f} | {found / seconds[first]:.2f} |" for name, found in seconds.items()]
+    rows = [f"| {name} | {median:.2f} | {median / seconds[first]:.2f} |" for name, median in seconds.items()]
     return [f"| {what} | seconds | ÷ {first}'s |", "|---|---|---|", *rows]
 
 

@@ -225,7 +225,9 @@ SECTIONS = (
 
 def page() -> str:
     """Return the text of docs/metrics.md."""
-    return "\n".join([HEAD, *(f"## {one.title}\n\n{one.trust}\n\n{_table(one.metrics())}\n" for one in SECTIONS)])
+    return "\n".join(
+        [HEAD, *(f"## {section.title}\n\n{section.trust}\n\n{_table(section.metrics())}\n" for section in SECTIONS)]
+    )
 
 
 def _table(names: list[str]) -> str:

@@ -15,8 +15,8 @@ OUT = PROJECT / "docs" / "models.md"
 
 def table() -> str:
     """Return the page with its table made from the files in conf/model."""
-    found = [OmegaConf.load(path).model for path in sorted((CONF / "model").glob("*.yaml"))]
-    chosen = [model for model in found if not OmegaConf.is_missing(model, "repo") and model.get("repo")]
+    models = [OmegaConf.load(path).model for path in sorted((CONF / "model").glob("*.yaml"))]
+    chosen = [model for model in models if not OmegaConf.is_missing(model, "repo") and model.get("repo")]
     lines = ["| model | repository | family | parameters (billion) | context | published in | access | refused |"]
     lines.append("|---|---|---|--:|--:|---|---|---|")
     notes: dict[str, int] = {}

@@ -42,10 +42,10 @@ def main() -> None:
 def write_agreement(sweep: Path) -> dict[str, list[str]]:
     """Fill the agreement table of docs/systems.md, and return the regions of docs/qbench.md."""
     planned = read_cells(sweep)
-    made = regions(planned)
+    rendered = regions(planned)
     page = SYSTEMS.read_text(encoding="utf-8")
     SYSTEMS.write_text(fill(page, {"agreement": agreement(by_model(planned))}), encoding="utf-8")
-    return made
+    return rendered
 
 
 def by_model(cells: Sequence[CellResult]) -> list[SweptCells]:

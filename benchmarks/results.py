@@ -78,7 +78,7 @@ def _parts(kind: typing.Any, seen: set[type[Result]]) -> Iterator[type[Result]]:
 def _shape(kind: typing.Any) -> str:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join("null" if one is type(None) else _shape(one) for one in arguments)
+        return " or ".join("null" if kind is type(None) else _shape(kind) for kind in arguments)
     if origin is dict:
         return f"object of {_shape(arguments[1])}"
     if origin is list:
@@ -86,7 +86,7 @@ def _shape(kind: typing.Any) -> str:
     if origin is tuple:
         return f"[{', '.join(map(_shape, arguments))}]"
     if origin is typing.Literal:
-        return " or ".join(f"`{one}`" for one in arguments)
+        return " or ".join(f"`{value}`" for value in arguments)
     names = {str: "text", int: "integer", float: "number", bool: "true or false", typing.Any: "anything"}
     return names.get(kind, getattr(kind, "__name__", str(kind)))
 

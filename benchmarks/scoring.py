@@ -129,12 +129,12 @@ def least_multiply_adds(model: torch.nn.Module, requests: list[Request]) -> floa
     """Of every distinct prefix once through the blocks, attention included, and of the rest where something is scored."""
     prefixes = {tuple(input_tokens(r)[:n]) for r in requests for n in range(1, len(input_tokens(r)) + 1)}
     scored = {tuple((r[0] + r[1])[: len(r[0]) + i]) for r in requests for i in range(len(r[1]))}
-    return multiply_adds(model, [len(one) for one in prefixes], [len(one) for one in scored])
+    return multiply_adds(model, [len(prefix) for prefix in prefixes], [len(ends) for ends in scored])
 
 
 def multiply_adds_of_hflm(model: torch.nn.Module, requests: list[Request]) -> float:
     """Of every distinct input whole, with the head at each of its tokens; padding left out."""
-    lengths = [len(one) for one in {tuple(input_tokens(r)) for r in requests}]
+    lengths = [len(ids) for ids in {tuple(input_tokens(r)) for r in requests}]
     places = [place for n in lengths for place in range(1, n + 1)]
     return multiply_adds(model, places, places)
 

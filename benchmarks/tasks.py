@@ -72,10 +72,10 @@ def groups(manager: TaskManager, mirror: str | None) -> Iterable[str]:
         names = task_manager(folder, include_defaults=True) if folder else manager
         yield from [f"### `task={option}`", "", "| name | tasks | kind | data set | questions |", "|---|---|---|---|---|"]
         for name in chosen.names:
-            found = members(names, original_task(name))
-            kinds = ", ".join(sorted({KIND_NAMES[kind] for kind in found.values()}))
-            data = sorted({data_of(names, task) for task in found})
-            yield f"| {name} | {len(found)} | {kinds} | {', '.join(data)} | {questions(name, mirror, folder)} |"
+            kind_of = members(names, original_task(name))
+            kinds = ", ".join(sorted({KIND_NAMES[kind] for kind in kind_of.values()}))
+            data = sorted({data_of(names, task) for task in kind_of})
+            yield f"| {name} | {len(kind_of)} | {kinds} | {', '.join(data)} | {questions(name, mirror, folder)} |"
         yield ""
 
 
@@ -91,7 +91,7 @@ def questions(name: str, mirror: str | None, folder: str | None) -> str:
         loaded = load_tasks(TaskSettings(name=name, names=[name], include_path=folder), [name], mirror)[name].tasks
     except UserError:
         return "–"
-    return f"{sum(len(one.eval_docs) for one in loaded.values()):,}"
+    return f"{sum(len(task.eval_docs) for task in loaded.values()):,}"
 
 
 def refused(manager: TaskManager) -> Iterable[str]:

@@ -178,7 +178,7 @@ def predictions(model: MadeUpModel, margins: Mapping[str, float], draws: int) ->
     judged = [model.judged(seed, [margins])[0] for seed in range(draws)]
     lost = [any((of.ci_low or 0) > 0 for of in judgement.margins.values()) for judgement in judged]
     needed = [j.needed for j, surely in zip(judged, lost, strict=True) if j.needed and surely == (model.shift is not None)]
-    ends = [(one.low, one.if_lossless, one.high or math.inf) for one in needed if one.if_lossless and one.low is not None]
+    ends = [(need.low, need.if_lossless, need.high or math.inf) for need in needed if need.if_lossless and need.low is not None]
     return model.tasks * model.questions + np.array(ends, float)
 
 

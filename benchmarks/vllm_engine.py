@@ -80,7 +80,7 @@ def main() -> None:
         requests = [(context, continuation) for context, continuation in json.loads(line)]
         started = time.perf_counter()
         scored = engine.score(requests)
-        print(json.dumps([time.perf_counter() - started, [one.logprob for one in scored]]), file=answers, flush=True)
+        print(json.dumps([time.perf_counter() - started, [result.logprob for result in scored]]), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -108,15 +108,15 @@ def read_own_baseline(directory: Path) -> SavedRun | None:
 
 def texts_beside(records: Path) -> Path:
     """Return where the tokens of the texts lie that the model of a file of records was scored on."""
-    return _beside(records, "texts")
+    return _neighbour(records, "texts")
 
 
 def generations_beside(records: Path) -> Path:
     """Return where the answers lie that the model of a file of records wrote."""
-    return _beside(records, "generations")
+    return _neighbour(records, "generations")
 
 
-def _beside(records: Path, what: str) -> Path:
+def _neighbour(records: Path, what: str) -> Path:
     """Return records.parquet → WHAT.parquet, baseline.parquet → baseline_WHAT.parquet, 001.parquet → WHAT/001.parquet."""
     if records.name == RECORDS:
         return records.with_name(f"{what}.parquet")

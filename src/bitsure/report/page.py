@@ -141,8 +141,8 @@ def _published(report: Report) -> dict[str, Any]:
 
 def _head_facts(about: About) -> list[tuple[str, str, str | None]]:
     """Return what stands below the verdict: name, value, and where that leads."""
-    made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    facts: list[tuple[str, str, str | None]] = [("page made" if about.started else "made", made, None)]
+    written = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    facts: list[tuple[str, str, str | None]] = [("page made" if about.started else "made", written, None)]
     if about.started:
         facts.insert(0, ("run on", f"{datetime.fromtimestamp(about.started, UTC):%Y-%m-%d}", None))
     if about.checkpoint:
