@@ -116,11 +116,8 @@ def test_answers_to_open_questions_are_neither_right_nor_wrong_and_compared_all_
     judged, opened = sorted(
         divergence_lines({name: comparison[name] for name in ("open_questions", "written_word")}), reverse=True
     )
-    assert (
-        "the harness judges" in judged
-        and "the harness" not in opened
-        and "is not judged, since the questions are open" in opened
-    )
+    assert "The harness finds" in judged and "harness" not in opened
+    assert "Whether the others mean the same is not judged: the questions are open." in opened
     verdict = results.read(run / "verdict.json", Verdict)
     assert verdict.tasks["open_questions"].verdict == "not judged" and "open" in verdict.excluded["open_questions"]
     written = pq.read_table(run / "generations.parquet").filter(pc.field("task") == "open_questions")
