@@ -13,11 +13,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hydra import compose, initialize_config_dir
+
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
-from bitsure.config.paths import PROJECT
+from bitsure.base.work import read_cost
+from bitsure.config import schema
+from bitsure.config.paths import CONF, PROJECT
 from bitsure.config.validation import to_dataclasses
-from bitsure.results import Costs, read
+from bitsure.quantize.make import PROOF
+from bitsure.results import Quantization, read_if_there
 from bitsure.run import preparation
 from bitsure.sweep.launch.dry_run import pieces_of
 from bitsure.sweep.launch.estimate import WorkEstimator
@@ -36,6 +41,12 @@ FEW = ["task=pocket", "task.limit=10", "calib=pocket"]
 LARGE = ["calib.nsamples=16", "calib.seqlen=256"]  # less text, of which memory is a small part there
 ON_DISK = ["model.device_map=auto", "model.max_memory=[cpu:20MB]"]
 COMMON = ["metric.resamples=100", "tracking.mode=disabled", "control=none", "scoring.dequantize=true"]
+
+
+HEAD = (
+    "Made by `make bench-memory`: main memory by `plan=true` and as taken, float32 on a CPU. Commands, or stages of them, that "
+    "were not run are not in it."
+)
 
 
 @dataclass(frozen=True)
@@ -89,44 +100,29 @@ def run(case: Case) -> None:
         print(f"{case.model}, {case.what}: {time.monotonic() - started:.0f} s", flush=True)
 
 
-def taken(case: Case) -> dict[str, int]:
-    """Return the most memory that each stage held, bytes."""
-    costs = read(case.directory / "costs.json", Costs)
-    stages = {
-        "quantizing": costs.quantizing,
-        "scoring": costs.scoring_full_precision,
-        "scoring quantized": costs.scoring_quantized,
-    }
-    return {name: cost.peak_memory_bytes for name, cost in stages.items() if cost and cost.peak_memory_bytes}
-
-
-def estimated(case: Case) -> dict[str, int]:
-    """Return the estimate of each stage, bytes, with nothing in the store."""
-    from hydra import compose, initialize_config_dir
-
-    from bitsure.config import schema
-    from bitsure.config.paths import CONF
-
+def stages(case: Case) -> dict[str, tuple[int, int]]:
+    """Return the estimate of each stage, made as if nothing were in the store, and the most that it took, bytes."""
     schema.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = to_dataclasses(compose("config", overrides=[*case.overrides, *COMMON, f"paths.store={RUNS / 'nothing'}"]))
-    memo, most = Memo(), dict[str, int]()
+        given = [*case.overrides, *COMMON, f"paths.store={case.directory / 'store'}"]
+        config = to_dataclasses(compose("config", overrides=given))
+    memo, most = Memo(), dict[str, tuple[int, int]]()
     prepared = preparation.prepare(config, RUNS / "log", memo)
     preparation.load_tasks(prepared, memo)
     estimator = WorkEstimator(Store(RUNS / "nothing"), memo)
     for piece in pieces_of(prepared, config):
-        stage = "quantizing" if piece.kind == "weights" else "scoring" if piece.is_baseline else "scoring quantized"
-        most[stage] = max(most.get(stage, 0), estimator.estimate(piece).memory)
+        if peak := taken(prepared.store.path(piece.kind, piece.made_from)):
+            stage = "quantizing" if piece.kind == "weights" else "scoring" if piece.is_baseline else "scoring quantized"
+            numbers = estimator.estimate(piece).memory, peak
+            most[stage] = max(numbers, most.get(stage, numbers), key=lambda each: each[1])
     return most
 
 
-def rows() -> Iterator[tuple[str, str, str, int, int]]:
-    """Yield model, command, stage, estimate and what was taken, of the cases that are done."""
-    for case in cases():
-        if (case.directory / "report.html").is_file():
-            estimates, peaks = estimated(case), taken(case)
-            for stage, peak in peaks.items():
-                yield case.model, case.what, stage, estimates[stage], peak
+def taken(entry: Path) -> int | None:
+    """Return the most memory that it took to make an entry of the store; None where it is not made."""
+    proof = read_if_there(entry / PROOF, Quantization)
+    cost = proof or (read_cost(entry) if entry.is_dir() else None)
+    return cost.peak_memory_bytes if cost else None
 
 
 def main() -> None:
@@ -138,14 +134,17 @@ def main() -> None:
         if given.only in f"{case.model}, {case.what}":
             run(case)
     lines = [
+        HEAD,
+        "",
         "| model | command | stage | estimate, MB | taken, MB | estimate / taken |",
         "| --- | --- | --- | --: | --: | --: |",
     ]
-    for model, what, stage, estimate, peak in rows():
-        lines.append(f"| {model} | {what} | {stage} | {estimate / 1e6:,.0f} | {peak / 1e6:,.0f} | {estimate / peak:.2f} |")
+    for case in cases():
+        for stage, (estimate, peak) in stages(case).items() if case.directory.is_dir() else ():
+            numbers = f"{estimate / 1e6:,.0f} | {peak / 1e6:,.0f} | {estimate / peak:.2f}"
+            lines.append(f"| {case.model} | {case.what} | {stage} | {numbers} |")
+    (HERE / "memory.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
-    if not given.only:
-        (HERE / "memory.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
