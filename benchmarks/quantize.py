@@ -1,9 +1,8 @@
-"""Our GPTQ against gptqmodel's: `make bench-quantize` prints the table and writes benchmarks/quantize.md.
+"""Our GPTQ against gptqmodel's: `make bench-quantize` prints the table and writes it into benchmarks/quantize.md.
 
 The same random OPT of 125m's shape, the same random calibration tokens, 4 bits, groups of 128, float32, the same threads; each
-in a process of its own, one after the other. `python -m benchmarks.quantize --rotated` makes the part on rotations alone: it
-counts processor time, so that it can be measured on a busy machine. The floor is one forward pass through the blocks, half of
-every Hessian (it is symmetric) and the solves, in multiply-adds, at the rate of a matrix product measured in the same run.
+in a process of its own, one after the other. The floor is one forward pass through the blocks, half of every Hessian (it is
+symmetric) and the solves, in multiply-adds, at the rate of a matrix product measured in the same run.
 """
 
 from __future__ import annotations
@@ -29,22 +28,17 @@ from bitsure.quantize.native.rtn import Rtn
 PAGE = Path(__file__).with_suffix(".md")
 SHAPE = {"hidden_size": 768, "word_embed_proj_dim": 768, "ffn_dim": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 WINDOWS, SEQLEN, HELD_OUT = 32, 512, 4
-CALIBRATION = "calibration.pt"  # beside the model
 GPTQ = {"bits": 4, "group_size": 128, "symmetric": True, "desc_act": False, "damp_percent": 0.01}
-NATIVE, ROTATED = "native", "rotated"
+NATIVE = "native"
 QUANTIZERS: dict[str, Rounded] = {
     "rtn": Rtn(4, 128, True),
     NATIVE: Gptq(**GPTQ, backend="native"),
-    ROTATED: Gptq(**GPTQ, backend="native", transforms=["rotate"]),
     "gptqmodel": Gptq(**GPTQ, backend="gptqmodel"),
 }
 
 
-def write_model(path: Path, layers: int, windows: int = WINDOWS) -> None:
-    """Write a random OPT with outlier channels and correlated inputs, as real models have, and its calibration tokens.
-
-    Its tokenizer is not used.
-    """
+def write_model(path: Path, layers: int) -> None:
+    """A random OPT with outlier channels and correlated inputs, as real models have, and a tokenizer, which is not used."""
     from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
 
     torch.manual_seed(0)
@@ -55,7 +49,6 @@ def write_model(path: Path, layers: int, windows: int = WINDOWS) -> None:
                 parameter.copy_(torch.exp(0.5 * torch.randn_like(parameter)))
     model.save_pretrained(path)
     AutoTokenizer.from_pretrained(PROJECT / "pocket" / "models" / "pocket-1m").save_pretrained(path)
-    torch.save(tokens(windows, 1), path.parent / CALIBRATION)
 
 
 def tokens(n: int, seed: int) -> torch.Tensor:
@@ -63,7 +56,7 @@ def tokens(n: int, seed: int) -> torch.Tensor:
 
 
 def one(name: str, path: Path, folder: Path) -> dict:
-    """Quantize in this process: seconds, processor seconds, peak bytes, and the mean output error on held-out tokens."""
+    """Quantize in this process: seconds, peak bytes, and the mean output error on held-out tokens."""
     from bitsure.config.schema import ModelSettings
     from bitsure.models.load import load_model
     from bitsure.models.locate import locate_model
@@ -73,28 +66,28 @@ def one(name: str, path: Path, folder: Path) -> dict:
     from bitsure.quantize.native import chain
     from bitsure.quantize.proof.weight_changes import prove
 
-    quant, out, windows = QUANTIZERS[name], folder / name, torch.load(path.parent / CALIBRATION)
+    quant, out = QUANTIZERS[name], folder / name
     out.mkdir()
     import_module("transformers.models.opt.modeling_opt")  # no import is timed
     if name == "gptqmodel":
         with gptqmodel._kept_in(folder):
             import_module("gptqmodel")
-    started, processor = time.perf_counter(), time.process_time()
+    started = time.perf_counter()
     if name == "gptqmodel":
         source = locate_model(ModelSettings(path=str(path)), None)
         nothing = tokens(0, 2)
         store, log_file = Store(folder / "store"), folder / "log"
-        job = QuantizationJob(source, "float32", windows, nothing, out, out, store, log_file, lambda *a, **k: None)
+        job = QuantizationJob(source, "float32", tokens(WINDOWS, 1), nothing, out, out, store, log_file, lambda *a, **k: None)
         gptqmodel.quantize(quant, job)
     else:
         model, _ = load_model(path, "float32", device="cpu")
-        chain.quantize(model, quant, windows, folder / "parts", out, lambda *a, **k: None)
-    seconds, processor = time.perf_counter() - started, time.process_time() - processor
+        chain.quantize(model, quant, tokens(WINDOWS, 1), folder / "parts", out, lambda *a, **k: None)
+    seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     model, _ = load_model(path, "float32", device="cpu")
     report = prove(model, load_checkpoint(out, model), tokens(HELD_OUT, 2))
     error = statistics.mean(layer.output_error for layer in report.layers.values())
-    return {"seconds": seconds, "processor": processor, "peak": peak, "error": error}
+    return {"seconds": seconds, "peak": peak, "error": error}
 
 
 def least_multiply_adds(layers: int) -> float:
@@ -121,61 +114,33 @@ def multiply_adds_per_second() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"], help="fewer for a quick look")
-    parser.add_argument(
-        "--windows", type=int, default=WINDOWS, help=f"of {SEQLEN} tokens; with others the table is not written"
-    )
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--rotated", action="store_true", help="what rotating adds alone, on a busy machine too")
     given = alone.parse(parser, one)
     if given is None:
         return
-    found: dict[str, list[dict]] = {name: [] for name in ((NATIVE, ROTATED) if given.rotated else QUANTIZERS)}
+    found: dict[str, list[dict]] = {name: [] for name in QUANTIZERS}
     rates = []
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
-        write_model(model, given.layers, given.windows)
+        write_model(model, given.layers)
         for repeat in range(given.repeats):
             for name, runs in found.items():
                 rates.append(multiply_adds_per_second())
                 runs.append(alone.run("benchmarks.quantize", name, model, Path(folder) / f"{name}-{repeat}"))
-                print(f"{name}, {repeat + 1} of {given.repeats}: {runs[-1]['processor']:.1f} processor seconds", flush=True)
-    whole = given.layers == SHAPE["num_hidden_layers"]
-    if given.rotated:
-        lines = rotating(found, given)
-        print("\n".join(lines))
-        if whole:
-            PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), {ROTATED: lines}), encoding="utf-8")
-        return
-    text = table(found, least_multiply_adds(given.layers) / max(rates), max(rates), given.layers)
-    text = fill(text, {ROTATED: rotating(found, given)})
-    print(text)
-    if whole and given.windows == WINDOWS:
-        PAGE.write_text(text, encoding="utf-8")
+                print(f"{name}, {repeat + 1} of {given.repeats}: {runs[-1]['seconds']:.1f} s", flush=True)
+    lines = table(found, least_multiply_adds(given.layers) / max(rates), max(rates), given.layers)
+    print("\n".join(lines))
+    if given.layers == SHAPE["num_hidden_layers"]:
+        PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), {"table": lines}), encoding="utf-8")
 
 
-def rotating(found: dict[str, list[dict]], given: argparse.Namespace) -> list[str]:
-    """Return what rotating adds: the ratios of runs that followed each other, in processor seconds."""
-    plain, rotated = ([run["processor"] for run in found[name]] for name in (NATIVE, ROTATED))
-    ratios = [second / first for first, second in zip(plain, rotated, strict=True)]
-    options = " --rotated" * given.rotated + f" --windows {given.windows}" * (given.windows != WINDOWS)
-    return [
-        f"`python -m benchmarks.quantize{options} --repeats {given.repeats}`: GPTQ by our own solver after R1 and R2 are "
-        f"folded into the weights takes {statistics.median(ratios):.2f} times the processor time of GPTQ alone, the median of "
-        f"{len(ratios)} pairs of runs one after the other ({min(ratios):.2f} to {max(ratios):.2f}); medians "
-        f"{statistics.median(rotated):.1f} and {statistics.median(plain):.1f} s, {given.windows} × {SEQLEN} tokens, "
-        f"{torch.get_num_threads()} thread(s)."
-    ]
-
-
-def table(found: dict[str, list[dict]], floor: float, rate: float, layers: int) -> str:
+def table(found: dict[str, list[dict]], floor: float, rate: float, layers: int) -> list[str]:
     medians = {
         name: {key: statistics.median(run[key] for run in runs) for key in ("seconds", "peak", "error")}
         for name, runs in found.items()
     }
     theirs = medians["gptqmodel"]
     lines = [
-        "# Quantizing a random OPT of 125m's shape",
-        "",
         f"`make bench-quantize`: 4 bits, groups of 128, {WINDOWS} × {SEQLEN} tokens, float32, {layers} blocks, "
         f"{torch.get_num_threads()} threads, {len(found[NATIVE])} run(s) each, medians.",
         f"Floor: {floor:.1f} s at {rate / 1e9:.0f} billion multiply-adds a second.",
@@ -189,7 +154,7 @@ def table(found: dict[str, list[dict]], floor: float, rate: float, layers: int) 
             f"{median['seconds'] / floor:.2f} | {median['peak'] / 1e6:,.0f} | {median['error']:.4f} | "
             f"{median['error'] / theirs['error']:.3f} |"
         )
-    return "\n".join([*lines, "", "## Rotations before GPTQ", "", f"<!-- made: {ROTATED} -->", "<!-- end -->"]) + "\n"
+    return lines
 
 
 if __name__ == "__main__":
