@@ -63,7 +63,7 @@ def sentence(pairs: list[tuple[float, float]], windows: int) -> list[str]:
     return [
         f"`python -m benchmarks.rotating --pairs {len(pairs)} --windows {windows}`: GPTQ by our own solver with R1 and R2 "
         f"folded into the weights takes {statistics.median(ratios):.2f} times the processor time of GPTQ alone, the median of "
-        f"{len(pairs)} pairs ({min(ratios):.2f} to {max(ratios):.2f}); medians {statistics.median(rotated):.1f} and "
+        f"{len(pairs)} pair(s) ({min(ratios):.2f} to {max(ratios):.2f}); medians {statistics.median(rotated):.1f} and "
         f"{statistics.median(plain):.1f} s, {windows} × {SEQLEN} tokens, one thread.",
     ]
 
