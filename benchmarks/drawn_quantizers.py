@@ -10,11 +10,14 @@ from benchmarks.systems import markdown_table
 from benchmarks.text_contrast import token_mean
 from bitsure.base.errors import UserError
 from bitsure.comparison.published_numbers import TEXT
+from bitsure.metrics.multiple_testing import benjamini_hochberg
 from bitsure.sweep.report.cell_results import CellResult
 
 PROBABILITY, DIVERGENCE = "true-label probability", "KL divergence, nats"
 DIGITS = {PROBABILITY: ".4f", DIVERGENCE: ".5f"}
 SIGN = {PROBABILITY: 1, DIVERGENCE: -1}  # 1: more is better
+LARGEST_P = 0.05  # adjusted
+LEAST_DRAWS = 5  # of the calibration text: a claim about a quantizer with fewer would be one about these draws
 
 
 def drawn_tables(planned: Sequence[CellResult], pairs: Sequence[tuple[str, str]]) -> list[str]:
@@ -30,47 +33,70 @@ def drawn_tables(planned: Sequence[CellResult], pairs: Sequence[tuple[str, str]]
     done = [cell for cell in planned if cell.done and cell.comparison]
     if not done:
         raise UserError("No cell of the sweep is done.")
-    draws = max(Counter((cell.model_name, cell.label) for cell in planned).values())
-    lines = [f"{len(done)} of {len(planned)} cells are done, of {draws} draws each."]
+    lines = [f"{len(done)} of {len(planned)} cells are done."]
     for model in dict.fromkeys(cell.model_name for cell in done):
-        lines += ["", *_tables_of(SweptCells([cell for cell in done if cell.model_name == model]), pairs, draws)]
+        cells = SweptCells([cell for cell in done if cell.model_name == model])
+        draws = max(Counter(cell.label for cell in planned if cell.model_name == model).values())
+        lines += ["", *_quantizer_table(cells), "", *_pair_table(cells, pairs, draws)]
     return lines
 
 
-def _tables_of(cells: SweptCells, pairs: Sequence[tuple[str, str]], draws: int) -> list[str]:
-    some_cell = next(cell for texts in cells.by_text.values() for seeds in texts.values() for cell in seeds.values())
+def _quantizer_table(cells: SweptCells) -> list[str]:
+    effects = {quantizer: effects_of(cells, quantizer) for quantizer in cells.by_text}
+    names = [name for name in DIGITS if any(name in measured for measured in effects.values())]
     rows = []
-    for quantizer in cells.by_text:
-        effects = effects_of(cells, quantizer)
+    for quantizer, measured in effects.items():
         bits = [cell.quantization.bits_per_weight for cell in cells.of(quantizer, _text(cells)).values() if cell.quantization]
-        rows.append(
-            [
-                cells.model,
-                quantizer,
-                _range(bits),
-                _draws(effects),
-                *(_in_words(name, effect, name == PROBABILITY) for name, effect in effects.items()),
-            ]
-        )
-    measured = list(effects_of(cells, next(iter(cells.by_text))))
-    compared = []
-    for first, second in pairs:
-        effects = effects_of(cells, first, second)
-        if effects:
-            winners = [_winner(name, effect, first, second, draws) for name, effect in effects.items()]
-            words = [*map(_in_words, effects, effects.values()), *winners]
-            compared.append([cells.model, f"{first} − {second}", _draws(effects), *words])
-    less = [f"{PROBABILITY} less full precision's" if name == PROBABILITY else name for name in measured]
+        numbers = [_in_words(name, measured[name], name == PROBABILITY) if name in measured else "" for name in names]
+        rows.append([cells.model, quantizer, _range(bits), _draws(measured), *numbers])
+    columns = [f"{PROBABILITY} less full precision's" if name == PROBABILITY else name for name in names]
+    some_cell = next(cell for texts in cells.by_text.values() for seeds in texts.values() for cell in seeds.values())
     return [
-        f"{_about(some_cell)}:",
+        f"{_conditions(some_cell)}:",
         "",
-        *markdown_table(["model", "quantizer", "bits a weight", "draws", *less], rows),
-        "",
-        *markdown_table(
-            ["model", "one less the other", "draws", *measured, *(f"better by {name.partition(',')[0]}" for name in measured)],
-            compared,
-        ),
+        *markdown_table(["model", "quantizer", "bits a weight", "draws", *columns], rows),
     ]
+
+
+def _pair_table(cells: SweptCells, pairs: Sequence[tuple[str, str]], draws: int) -> list[str]:
+    effects = {pair: measured for pair in pairs if (measured := effects_of(cells, *pair))}
+    names = [name for name in DIGITS if any(name in measured for measured in effects.values())]
+    by_number = {name: {pair: measured[name] for pair, measured in effects.items() if name in measured} for name in names}
+    better = {name: verdicts(SIGN[name], of_pairs, draws) for name, of_pairs in by_number.items()}
+    rows = []
+    for pair, measured in effects.items():
+        numbers = [_in_words(name, measured[name]) if name in measured else "" for name in names]
+        row = [cells.model, " − ".join(pair), _draws(measured), *numbers]
+        rows.append([*row, *(better[name].get(pair, "") for name in names)])
+    columns = ["model", "one less the other", "draws", *names, *(f"better by {name.partition(',')[0]}" for name in names)]
+    return [
+        f"Exploratory: one is better where p < {LARGEST_P:g}, adjusted by Benjamini–Hochberg over the model's pairs in that "
+        f"number; a pair is judged from {LEAST_DRAWS} draws on. Intervals are of single pairs:",
+        "",
+        *markdown_table(columns, rows),
+    ]
+
+
+def verdicts(sign: int, effects: Mapping[tuple[str, str], Effect], draws: int) -> dict[tuple[str, str], str]:
+    """Return which of each pair is better in one number of one model, adjusted for how many pairs are judged.
+
+    Args:
+        sign: 1 if more is better, else −1.
+        effects: Pair → the first's number less the second's.
+        draws: How many draws of the model's quantizers are planned; a pair is judged when it has all, and no fewer than
+            LEAST_DRAWS.
+    """
+    judged = {pair: effect for pair, effect in effects.items() if not 0 < effect.seeds < max(draws, LEAST_DRAWS)}
+    p_values = benjamini_hochberg([effect.p_value for effect in judged.values()])
+    better = {
+        pair: pair[sign * effect.value < 0] if p < LARGEST_P else "undecided"
+        for (pair, effect), p in zip(judged.items(), p_values, strict=True)
+    }
+    return {pair: better.get(pair) or _too_few(effect.seeds, draws) for pair, effect in effects.items()}
+
+
+def _too_few(done: int, draws: int) -> str:
+    return f"{done} draws: too few" if draws < LEAST_DRAWS else f"not yet: {done} of {draws} draws"
 
 
 def effects_of(cells: SweptCells, first: str, second: str | None = None) -> dict[str, Effect]:
@@ -100,25 +126,17 @@ def _text(cells: SweptCells) -> str:
     return next(text for texts in cells.by_text.values() for text in texts)
 
 
-def _about(cell: CellResult) -> str:
+def _conditions(cell: CellResult) -> str:
     """Return what was asked and what calibrated, from the settings of one cell."""
     calib, limit = cell.config["calib"], cell.config["task"]["limit"]
     tasks = [task for task in cell.tasks if not task.startswith(TEXT)]
     texts = [task for task in cell.tasks if task.startswith(TEXT)]
-    asked = f"{', '.join(tasks)}" + (f" (the first {limit:g} questions of each)" if limit and tasks else "")
+    first = f"{limit:,}" if limit and limit >= 1 else f"{limit or 1:.0%} of the"
+    asked = ", ".join(tasks) + (f" (the first {first} questions of each)" if limit else "")
     tokens = f", the first {cell.config['text']['limit']:,} tokens" if texts and cell.config["text"]["limit"] else ""
     scored = [asked] * bool(tasks) + [f"{', '.join(texts)}{tokens}"] * bool(texts)
     windows = f"{calib['nsamples']} × {calib['seqlen']} tokens of `{calib['name']}`"
     return f"{cell.model_name}: {'; '.join(scored)}; calibrated on {windows}"
-
-
-def _winner(name: str, effect: Effect, first: str, second: str, draws: int) -> str:
-    """Return whose number is better where the interval of the difference does not hold 0, once all draws are there."""
-    if 0 < effect.seeds < draws:
-        return f"not yet: {effect.seeds} of {draws} draws"
-    if effect.ci_low <= 0 <= effect.ci_high:
-        return "undecided"
-    return first if SIGN[name] * effect.value > 0 else second
 
 
 def _in_words(name: str, effect: Effect, is_change: bool = True) -> str:
@@ -131,5 +149,7 @@ def _draws(effects: Mapping[str, Effect]) -> str:
 
 
 def _range(bits: Sequence[float]) -> str:
+    if not bits:
+        return ""
     low, high = f"{min(bits):.3f}", f"{max(bits):.3f}"
     return low if low == high else f"{low} to {high}"

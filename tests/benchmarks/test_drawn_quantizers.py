@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from benchmarks.drawn_quantizers import DIVERGENCE, PROBABILITY, drawn_tables, effects_of
-from benchmarks.linear_contrast import SweptCells
+from benchmarks.drawn_quantizers import DIVERGENCE, PROBABILITY, drawn_tables, effects_of, verdicts
+from benchmarks.linear_contrast import Effect, SweptCells
 from benchmarks.sweep import write_sweep
 from benchmarks.text_contrast import TOKENS, token_mean
 from bitsure.base.errors import UserError
 from bitsure.comparison.changes import AnswerChanges, write_changes
 from bitsure.sweep.report.cell_results import read_cells
 
-BETTER, WORSE, SEEDS, QUESTIONS, TEXT = "gptq-w3", "awq-w3", 3, 300, "text/own/harness"
+BETTER, WORSE, SEEDS, QUESTIONS, TEXT = "gptq-w3", "awq-w3", 5, 300, "text/own/harness"
 PAIR = [(BETTER, WORSE)]
 
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Return a sweep of three draws in which one quantizer loses less, on questions and on a text of twenty documents."""
+    """Return a sweep of five draws in which one quantizer loses less, on questions and on a text of twenty documents."""
     write_sweep(tmp_path / "once", 1, 1, 10, (BETTER, WORSE))
     tokens = pd.DataFrame({name: np.arange(400) for name in TOKENS}).assign(task=TEXT, document=np.repeat(np.arange(20), 20))
     rng = np.random.default_rng(0)
@@ -52,26 +53,44 @@ def sweep(tmp_path):
 def test_a_pair_has_the_better_one_by_questions_and_by_tokens(sweep):
     cells = read_cells(sweep)
     lines = drawn_tables(cells, [*PAIR, (BETTER, "not-there")])
-    assert lines[0] == "6 of 6 cells are done, of 3 draws each."
+    assert lines[0] == "10 of 10 cells are done."
     [row] = [line.split(" | ") for line in lines if f"{BETTER} − {WORSE}" in line]
-    assert row[2] == "3" and row[3].startswith("+0.1") and row[4].startswith("-0.0")
+    assert row[2] == "5" and row[3].startswith("+0.1") and row[4].startswith("-0.0")
     assert row[5] == BETTER and row[6] == f"{BETTER} |" and not any("not-there" in line for line in lines)
     about = "task_0 (the first 300 questions of each); text/own/harness, the first 400 tokens; calibrated on 32 × 128 tokens of"
     assert about in lines[2]
+    assert any(line.startswith("Exploratory: one is better where p < 0.05, adjusted by Benjamini–Hochberg") for line in lines)
     effects = effects_of(SweptCells(cells), WORSE)
     assert effects[PROBABILITY].ci_low < -0.1 < effects[PROBABILITY].ci_high
     assert effects[DIVERGENCE].ci_low < 0.03 < effects[DIVERGENCE].ci_high and effects[DIVERGENCE].seeds == SEEDS
 
 
 def test_nothing_is_judged_before_all_draws_are_there(sweep):
-    [last] = sweep.glob(f"2-*-{WORSE}")
+    [last] = sweep.glob(f"4-*-{WORSE}")
     (last / "status.json").write_text(json.dumps({**json.loads((last / "status.json").read_text()), "state": "running"}))
     lines = drawn_tables(read_cells(sweep), PAIR)
-    assert lines[0] == "5 of 6 cells are done, of 3 draws each."
+    assert lines[0] == "9 of 10 cells are done."
     [row] = [line for line in lines if f"{BETTER} − {WORSE}" in line]
-    assert row.count("not yet: 2 of 3 draws") == 2
+    assert row.count("not yet: 4 of 5 draws") == 2
     with pytest.raises(UserError, match="No cell of the sweep is done"):
         drawn_tables([], PAIR)
+
+
+def test_fewer_than_five_draws_are_too_few(sweep):
+    few = [cell for cell in read_cells(sweep) if cell.config["calib"]["seed"] < 2]
+    other = [replace(cell, model_name="another") for cell in read_cells(sweep)]
+    rows = [line for line in drawn_tables([*few, *other], PAIR) if f"{BETTER} − {WORSE}" in line]
+    assert [row.count("2 draws: too few") for row in rows] == [2, 0] and rows[1].endswith(f"| {BETTER} | {BETTER} |")
+
+
+def test_verdicts_are_adjusted_for_the_number_of_pairs_that_are_judged():
+    def effect(p: float, seeds: int = 5) -> Effect:
+        return Effect(0.1, 0.01, 0.19, seeds, p)
+
+    few = {("a", "b"): effect(0.03), ("a", "c"): effect(0.5, 0), ("b", "c"): effect(1e-9, 4)}
+    assert verdicts(1, {("a", "b"): effect(0.03)}, 5) == {("a", "b"): "a"}
+    assert list(verdicts(1, few, 5).values()) == ["undecided", "undecided", "not yet: 4 of 5 draws"]
+    assert verdicts(-1, few | {("a", "b"): effect(0.02)}, 5)["a", "b"] == "b"
 
 
 def test_the_error_of_a_mean_over_tokens_is_that_of_documents(sweep):
