@@ -62,8 +62,9 @@ def quantizing_memory(model: nn.Module, plan: Plan, dtype: torch.dtype, weights:
         inputs = [each.shape[1] for each in matrices]
         held += FLOAT * (sum(size**2 for size in set(inputs)) + FACTORS * max(inputs) ** 2)
         kept += KEPT
-    states = windows * plan.calib.seqlen * width_of(model) * dtype.itemsize
-    return LIBRARIES + weights + held + states * kept + TOKENS_AT_ONCE * _bytes_a_token(model, dtype)
+    tokens = windows * plan.calib.seqlen
+    states = kept * tokens * width_of(model) * dtype.itemsize
+    return LIBRARIES + weights + held + states + min(tokens, TOKENS_AT_ONCE) * _bytes_a_token(model, dtype)
 
 
 def outside_blocks(model: nn.Module) -> int:
