@@ -33,8 +33,7 @@ def choose(path: Path, calib: CalibSettings, budgets: list[float], candidates: l
 
     source = locate_model(ModelSettings(path=str(path)), None)
     windows, _ = windows_of(source.path, False, locate_text(calib, None), calib, calib.nsamples)
-    model, tokenizer = load_model(source.path, "float32", "cpu")
-    layers = list(block_linears(model))
+    _, tokenizer = load_model(source.path, "float32", "cpu")
     options = [f"W{bits}A16" for bits in candidates]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "windows.jsonl"
@@ -42,6 +41,9 @@ def choose(path: Path, calib: CalibSettings, budgets: list[float], candidates: l
         file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
         recipes = {}
         for bits in budgets:
+            torch.manual_seed(0)  # a budget's recipe is the same whatever was chosen before it
+            model, _ = load_model(source.path, "float32", "cpu")
+            layers = list(block_linears(model))
             sample = {"dataset": str(file), "nsamples": len(windows), "seqlen": windows.shape[1] - SHORTER}
             scheme = AutoScheme(bits, options, **sample, batch_size=8, enable_torch_compile=False)
             chosen = GenScheme(scheme, model, layers, {}, str(file), "cpu", tokenizer, enable_torch_compile=False)
@@ -60,11 +62,10 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, nargs="+", default=[2, 3, 4, 8])
     parser.add_argument("--text", type=Path, default=PROJECT / "pocket" / "text" / "calibration.txt")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each draws the windows, as calib.seed")
-    parser.add_argument("--out", type=Path, default=Path("auto_scheme"), help="where recipes are written: BITS-SEED.yaml")
+    parser.add_argument("--out", type=Path, default=PROJECT / "auto_scheme", help="where recipes are written: BITS-SEED.yaml")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     for seed in given.seeds:
-        torch.manual_seed(0)
         calib = CalibSettings(name="text", path=str(given.text), nsamples=32, seqlen=256, seed=seed)
         for bits, recipe in choose(given.model, calib, given.bits, given.candidates).items():
             file = given.out / f"{bits:g}-{seed}.yaml"

@@ -42,15 +42,16 @@ def drawn_tables(planned: Sequence[CellResult], pairs: Sequence[tuple[str, str]]
 
 
 def _quantizer_table(cells: SweptCells) -> list[str]:
-    effects = {quantizer: effects_of(cells, quantizer) for quantizer in cells.by_text}
+    effects = {quantizer: effects_of(cells, quantizer) for quantizer in cells.by_calibration}
     names = [name for name in DIGITS if any(name in measured for measured in effects.values())]
     rows = []
     for quantizer, measured in effects.items():
-        bits = [cell.quantization.bits_per_weight for cell in cells.of(quantizer, _text(cells)).values() if cell.quantization]
+        drawn = cells.by_seed(quantizer, _text(cells)).values()
+        bits = [cell.quantization.bits_per_weight for cell in drawn if cell.quantization]
         numbers = [_in_words(name, measured[name], name == PROBABILITY) if name in measured else "" for name in names]
         rows.append([cells.model, quantizer, _range(bits), _draws(measured), *numbers])
     columns = [f"{PROBABILITY} less full precision's" if name == PROBABILITY else name for name in names]
-    some_cell = next(cell for texts in cells.by_text.values() for seeds in texts.values() for cell in seeds.values())
+    some_cell = next(cell for texts in cells.by_calibration.values() for seeds in texts.values() for cell in seeds.values())
     return [
         f"{_conditions(some_cell)}:",
         "",
@@ -118,12 +119,16 @@ def _divergence(cells: SweptCells, quantizers: Sequence[str], text: str) -> Effe
     if not pairs or not any(task.startswith(TEXT) for task in pairs[0][0].metrics):
         return None
     values, errors, _ = zip(*(token_mean("kl_divergence", *pair) for pair in pairs), strict=True)
-    return cells.over(seeds, quantized, values, errors)
+    return cells.effect_over_draws(seeds, quantized, values, errors)
 
 
 def _text(cells: SweptCells) -> str:
-    """Return the calibration text, which is one in such a sweep."""
-    return next(text for texts in cells.by_text.values() for text in texts)
+    """Return the calibration text. Raises UserError if the sweep has several."""
+    texts = {text for texts in cells.by_calibration.values() for text in texts}
+    if len(texts) > 1:
+        names = ", ".join(sorted(texts))
+        raise UserError(f"{cells.model} is calibrated on {names}. The table is of one calib.name: leave one.")
+    return texts.pop()
 
 
 def _conditions(cell: CellResult) -> str:

@@ -25,6 +25,7 @@ from bitsure.sweep.report.cell_results import CellResult
 
 RESAMPLES, LEVEL = 2000, 0.95
 FULL_PRECISION = "full precision"
+ALIKE = [("task", "limit"), ("text", "limit"), ("calib", "nsamples"), ("calib", "seqlen")]  # settings of all cells of a model
 
 
 class Term(NamedTuple):
@@ -52,30 +53,42 @@ class Effect:
 
 
 class SweptCells:
-    """The finished cells of one model in a sweep over quantizers, calibration texts and seeds."""
+    """The finished cells of one model in a sweep over quantizers, calibration texts and seeds.
+
+    Raises:
+        UserError: If two cells have the same quantizer, text and seed, or cells were asked or calibrated differently.
+    """
 
     def __init__(self, cells: Sequence[CellResult]) -> None:
+        _check_alike(cells)
         self.model = cells[0].model_name
         self.tasks = [task for task in next(cell.tasks for cell in cells if cell.done) if not task.startswith(TEXT)]
-        self.by_text: dict[str, dict[str, dict[int, CellResult]]] = {}  # quantizer → text → seed → cell
+        self.by_calibration: dict[str, dict[str, dict[int, CellResult]]] = {}  # quantizer → calibration text → seed → cell
         for cell in cells:
-            calib = cell.config["calib"]
-            self.by_text.setdefault(_option(cell), {}).setdefault(calib["name"], {})[calib["seed"]] = cell
+            option, calib = _option(cell), cell.config["calib"]
+            seeds = self.by_calibration.setdefault(option, {}).setdefault(calib["name"], {})
+            if other := seeds.get(calib["seed"]):
+                raise UserError(
+                    f"{other.directory} and {cell.directory} have the same quantizer, quant={option}, "
+                    f"calib.name={calib['name']} and calib.seed={calib['seed']}. Give each directory once; cells that differ "
+                    "in other settings need options of their own."
+                )
+            seeds[calib["seed"]] = cell
         self.changes = cache(self._changes)
 
-    def of(self, quantizer: str, text: str) -> Mapping[int, CellResult]:
+    def by_seed(self, quantizer: str, text: str) -> Mapping[int, CellResult]:
         """Return seed → cell; the one cell of a quantizer without data under its seed, whatever the text."""
-        texts = self.by_text.get(quantizer, {})
+        texts = self.by_calibration.get(quantizer, {})
         return texts.get(text, {}) or (next(iter(texts.values())) if not self.reads_text(quantizer) else {})
 
     def reads_text(self, quantizer: str) -> bool:
         """Return whether the quantizer was calibrated; True where no cell of it is done."""
-        cells = (cell for seeds in self.by_text.get(quantizer, {}).values() for cell in seeds.values())
+        cells = (cell for seeds in self.by_calibration.get(quantizer, {}).values() for cell in seeds.values())
         return all(cell.quantization is None or cell.quantization.calib_data.windows for cell in cells)
 
     def is_drawn(self, quantizer: str) -> bool:
         """Return whether the quantizer depends on the seed, however few of its cells are done: it reads a text, or rotates."""
-        cells = (cell for seeds in self.by_text[quantizer].values() for cell in seeds.values())
+        cells = (cell for seeds in self.by_calibration[quantizer].values() for cell in seeds.values())
         return self.reads_text(quantizer) or any("rotate" in cell.config["quant"].get("transforms", ()) for cell in cells)
 
     def _changes(self, quantizer: str, text: str, seed: int, task: str) -> AnswerChanges:
@@ -86,7 +99,7 @@ class SweptCells:
     @cached_property
     def before(self) -> dict[str, AnswerChanges]:
         """What full precision gives on the questions of each task."""
-        cell = next(iter(next(iter(next(iter(self.by_text.values())).values())).values()))
+        cell = next(iter(next(iter(next(iter(self.by_calibration.values())).values())).values()))
         baseline = read_own_baseline(cell.directory)
         if baseline is None:
             raise UserError(f"{cell.directory} holds no full-precision records.")
@@ -96,7 +109,8 @@ class SweptCells:
     def effect(self, terms: Sequence[Term], metric: str = "true_label_prob") -> Effect | None:
         """Return the sum of the terms; None where a quantizer has no finished cell, or no draw is common to all.
 
-        Draws and questions, resampled by their clusters, are both random: see `across.over_draws`.
+        Draws and questions, resampled by their clusters, are both random: see `across.over_draws`. The errors of tasks are
+        taken for independent, as on a run's page: where they ask about the same people, the interval is too narrow.
         """
         quantized = [(term.quantizer, term.text) for term in terms if term.quantizer != FULL_PRECISION]
         seeds = self.draws(quantized)
@@ -108,21 +122,21 @@ class SweptCells:
             weights = resample_weights(len(first), RESAMPLES, number, first.cluster)
             values += change.mean(1)
             variances += ((change @ weights) / weights.sum(0)).var(1, ddof=1)
-        return self.over(seeds, quantized, values.tolist(), np.sqrt(variances).tolist())
+        return self.effect_over_draws(seeds, quantized, values.tolist(), np.sqrt(variances).tolist())
 
     def draws(self, quantized: Sequence[tuple[str, str]]) -> list[int]:
         """Return the draws that quantizers on texts have in common; one that stands for all where nothing is drawn."""
-        if not all(self.of(*each) for each in quantized):
+        if not all(self.by_seed(*each) for each in quantized):
             return []
-        drawn = [set(self.of(*each)) for each in quantized if self.is_drawn(each[0])]
+        drawn = [set(self.by_seed(*each)) for each in quantized if self.is_drawn(each[0])]
         return sorted(set.intersection(*drawn)) if drawn else [0]
 
     def cell(self, quantizer: str, text: str, seed: int) -> CellResult:
         """Return the cell of a draw; the one that there is of a quantizer in which nothing is drawn."""
-        cells = self.of(quantizer, text)
+        cells = self.by_seed(quantizer, text)
         return cells[seed] if self.is_drawn(quantizer) else next(iter(cells.values()))
 
-    def over(
+    def effect_over_draws(
         self, seeds: Sequence[int], quantized: Sequence[tuple[str, str]], values: Sequence[float], errors: Sequence[float]
     ) -> Effect:
         """Return the mean over draws of values with standard errors, and how sure it is."""
@@ -155,8 +169,21 @@ class SweptCells:
         return [Term(factor * share, quantizer, text, task) for factor, quantizer, text in parts for task in self.tasks]
 
 
+def _check_alike(cells: Sequence[CellResult]) -> None:
+    """Raise UserError if cells of one model differ in ALIKE."""
+    first = cells[0]
+    for cell in cells[1:]:
+        for group, name in ALIKE:
+            values = [each.config.get(group, {}).get(name) for each in (first, cell)]
+            if values[0] != values[1]:
+                raise UserError(
+                    f"{first.directory} has {group}.{name}={values[0]} and {cell.directory} {values[1]}. One table needs the "
+                    "same in all cells of a model: give the directories of one sweep."
+                )
+
+
 def _option(cell: CellResult) -> str:
-    """Return the option that a cell's quantizer was chosen by; a draw of a rotation is in the quantizer's own name."""
+    """Return the option that a cell's quantizer was chosen by, which is the same for all its draws, also of recipes."""
     labels = read(cell.directory / "provenance.json", Provenance).labels
     return labels.preset if labels and labels.preset else cell.label
 

@@ -145,7 +145,8 @@ def data(models: Sequence[SweptCells]) -> list[str]:
 
 
 def _present(cells: SweptCells) -> list[str]:
-    return [quantizer for quantizers in SCHEMES.values() for quantizer in quantizers.split() if quantizer in cells.by_text]
+    quantizers = " ".join(SCHEMES.values()).split()
+    return [quantizer for quantizer in quantizers if quantizer in cells.by_calibration]
 
 
 def algorithms(models: Sequence[SweptCells]) -> list[str]:
@@ -158,7 +159,7 @@ def algorithms(models: Sequence[SweptCells]) -> list[str]:
                 terms = cells.mean_over_tasks((1.0, quantizer, TEXT))
                 effect, accuracy = cells.effect(terms), cells.effect(terms, "accuracy")
                 if effect is not None:
-                    cell = next(iter(cells.of(quantizer, TEXT).values()))
+                    cell = next(iter(cells.by_seed(quantizer, TEXT).values()))
                     bits = f"{cell.quantization.bits_per_weight:.2f}" if cell.quantization else ""
                     row = [cells.model, scheme, quantizer, bits, _number(effect), _number(accuracy), _draws(effect)]
                     of_scheme.append((effect.value, row))
@@ -198,7 +199,7 @@ def costs(models: Sequence[SweptCells]) -> list[str]:
     rows = []
     for cells in models:
         for quantizer in _present(cells):
-            each = [cell.costs for seeds in cells.by_text[quantizer].values() for cell in seeds.values()]
+            each = [cell.costs for seeds in cells.by_calibration[quantizer].values() for cell in seeds.values()]
             quantizing = [cost.quantizing for cost in each if cost and cost.quantizing]
             ratios = [
                 cost.scoring_quantized.tokens_per_second / cost.scoring_full_precision.tokens_per_second

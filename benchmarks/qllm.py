@@ -75,7 +75,7 @@ def write_model(name: str, outliers: tuple[int, int] | None, seed: int, path: Pa
     tokenizer.save_pretrained(path)
 
 
-def one(
+def measure_draw(
     model: str, outliers: tuple[int, int] | None, draw: int, given: argparse.Namespace, quantizers: dict[str, Rounded]
 ) -> dict[str, np.ndarray]:
     """Return what one draw gives: by quantizer the layers' mean output error, then the right answers' probabilities, (1 + n,).
@@ -205,10 +205,10 @@ def measured(
     quantizers: Callable[[int], dict[str, Rounded]],
     outliers: Mapping[str, tuple[int, int] | None] = OUTLIERS,
 ) -> dict[str, list[dict[str, np.ndarray]]]:
-    """Return, by outliers, what `one` returns for each draw; quantizers: those of a draw, by name."""
+    """Return, by outliers, what `measure_draw` returns for each draw; quantizers: those of a draw, by name."""
     with ProcessPoolExecutor(given.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         jobs = {
-            name: [pool.submit(one, given.model, how, draw, given, quantizers(draw)) for draw in range(given.draws)]
+            name: [pool.submit(measure_draw, given.model, how, draw, given, quantizers(draw)) for draw in range(given.draws)]
             for name, how in outliers.items()
         }
         return {name: [job.result() for job in submitted] for name, submitted in jobs.items()}

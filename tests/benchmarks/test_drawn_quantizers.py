@@ -17,7 +17,7 @@ from benchmarks.sweep import write_sweep
 from benchmarks.text_contrast import TOKENS, token_mean
 from bitsure.base.errors import UserError
 from bitsure.comparison.changes import AnswerChanges, write_changes
-from bitsure.sweep.report.cell_results import read_cells
+from bitsure.sweep.report.cell_results import CellResult, read_cells
 
 BETTER, WORSE, SEEDS, QUESTIONS, TEXT = "gptq-w3", "awq-w3", 5, 300, "text/own/harness"
 PAIR = [(BETTER, WORSE)]
@@ -81,6 +81,36 @@ def test_fewer_than_five_draws_are_too_few(sweep):
     other = [replace(cell, model_name="another") for cell in read_cells(sweep)]
     rows = [line for line in drawn_tables([*few, *other], PAIR) if f"{BETTER} − {WORSE}" in line]
     assert [row.count("2 draws: too few") for row in rows] == [2, 0] and rows[1].endswith(f"| {BETTER} | {BETTER} |")
+
+
+def test_cells_that_do_not_fit_together_are_refused(sweep):
+    cells = read_cells(sweep)
+    config = cells[0].config
+
+    def changed(group: str, **settings: object) -> list[CellResult]:
+        return [replace(cells[0], config={**config, group: config[group] | settings}), *cells[1:]]
+
+    with pytest.raises(UserError, match=r"0-\S+ and \S+/0-\S+ have the same quantizer, quant=\S+ calib.name="):
+        drawn_tables([*cells, cells[0]], PAIR)
+    with pytest.raises(UserError, match=r"has task.limit=100 and \S+ 300. One table needs the same"):
+        drawn_tables(changed("task", limit=100), PAIR)
+    with pytest.raises(UserError, match=r"calib.nsamples=8"):
+        drawn_tables(changed("calib", nsamples=8), PAIR)
+    with pytest.raises(UserError, match=r"is calibrated on another, .* The table is of one calib.name"):
+        drawn_tables(changed("calib", name="another"), PAIR)
+
+
+def test_cells_without_a_text_or_a_size_leave_a_blank_and_limits_are_in_words(sweep):
+    cells = [replace(cell, config={**cell.config, "task": {"limit": 0.5}}) for cell in read_cells(sweep)]
+    metrics = {"task_0": cells[0].metrics["task_0"]}
+    without = [replace(cell, quantization=None, metrics=metrics) for cell in cells if WORSE in cell.name]
+    lines = drawn_tables([cell for cell in cells if WORSE not in cell.name] + without, PAIR)
+    rows = [line.count("|") for line in lines if line.startswith("|")]
+    assert "(the first 50% of the questions of each)" in lines[2] and rows[:4] == [7] * 4
+    [row] = [line for line in lines if f"| {WORSE} |" in line]
+    assert row.split(" | ")[2].strip() == "" and row.endswith("|  |")
+    million = [replace(cell, config={**cell.config, "task": {"limit": 1_000_000}}) for cell in cells]
+    assert "the first 1,000,000 questions" in drawn_tables(million, PAIR)[2]
 
 
 def test_verdicts_are_adjusted_for_the_number_of_pairs_that_are_judged():

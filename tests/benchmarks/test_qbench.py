@@ -96,7 +96,7 @@ def test_a_quantizer_without_data_has_one_cell_for_every_text_and_draw(sweep):
 
 def test_a_rotation_is_drawn_also_when_one_cell_of_it_is_done(sweep):
     [cells] = qbench.by_model(read_cells(sweep))
-    cells.by_text["kv2"]["pocket"][0].config["quant"]["transforms"] = ["rotate"]
+    cells.by_calibration["kv2"]["pocket"][0].config["quant"]["transforms"] = ["rotate"]
     for others in ((), ((-1.0, "gptq-w3", "pocket"),)):
         assert cells.effect(cells.mean_over_tasks((1.0, "kv2", "pocket"), *others)).seeds == 1
 

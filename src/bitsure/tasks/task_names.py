@@ -55,7 +55,7 @@ def task_manager(include_path: str | None, *, include_defaults: bool) -> TaskMan
 
 @functools.cache
 def _folder_manager(folder: Path) -> TaskManager:
-    """Return the task manager of one of the harness's own folders, in a moment; that of all takes ten seconds."""
+    """Return the task manager of one of the harness's own folders: it reads the files of that folder alone."""
     manager = TaskManager(include_path=folder, include_defaults=False)
     manager.include_path = None  # it is no folder of the user's
     return manager

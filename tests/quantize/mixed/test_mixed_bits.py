@@ -153,6 +153,9 @@ def test_a_recipe_of_another_model_is_refused_with_the_names(make, tmp_path):
         ("layers: {a: 4.5}", "a: 4.5: a layer's name and a whole number"),
         ("layers: {a: true}", "a: True"),
         ("layers: {a: 9}", "a=9"),
+        ("layers: {a: 4}\ngrid: [128]", r"grid: \[128\]: needs lines such as"),
+        ("layers: {a: 4}\ngrid: {symetric: true}", "symetric.*needs lines such as"),
+        ("layers: {a: 4}\ngrid: {group_size: '128'}", "'128'.*needs lines such as"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused(content, expected, tmp_path):
@@ -193,4 +196,5 @@ def test_a_recipe_says_what_it_was_chosen_for_and_is_refused_for_another_grid(ma
     content = yaml.safe_load(file.read_text())
     content.pop("grid")
     (tmp_path / "edited.yaml").write_text(yaml.safe_dump(content))
-    MixedBits(like=Rtn(4, GPTQ.group_size, not GPTQ.symmetric), recipe=str(tmp_path / "edited.yaml"))
+    again = make(MixedBits(like=Rtn(4, GPTQ.group_size, not GPTQ.symmetric), recipe=str(tmp_path / "edited.yaml")))
+    assert Recipe.read(again.checkpoint / "recipe.yaml").grid == recipe.grid | {"symmetric": not GPTQ.symmetric}

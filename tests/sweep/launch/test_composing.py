@@ -175,7 +175,7 @@ def test_the_studys_sweep_has_the_studys_settings():
     assert len(cells) == 2 and settings == {("paper", "c4", True)}
 
 
-@pytest.mark.slow  # to compose a cell takes a quarter of a second
+@pytest.mark.slow  # Hydra composes each of the cells by itself
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_composes(path):
     cells = compose_valid(name=path.stem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +151,7 @@ class MixedBits(Quantizer):
         if written != dict(recipe.layers):
             differ = sorted(name for name, bits in recipe.layers.items() if written.get(name) != bits)
             raise UserError(f"{', '.join(differ[:5])} have other bits than their recipe says. No score is taken from that.")
-        recipe.write(job.directory / RECIPE)
+        replace(recipe, grid=grid_of(self._like)).write(job.directory / RECIPE)  # a recipe without a grid fits any
 
     def _choose(self, job: QuantizationJob) -> Recipe:
         """Measure what layers lose, or take it from the store, and choose their bits."""

@@ -17,7 +17,7 @@ RECIPE = "recipe.yaml"  # in the directory of a checkpoint, and of a run
 HEAD = (
     "# Bits of each layer's weights. quant=mixed quant.recipe=FILE uses them; quant@quant.like=… says how they are rounded.\n"
 )
-GRID = ("group_size", "symmetric", "remainder")  # settings of a quantizer
+GRID = {"group_size": int, "symmetric": bool, "remainder": str}  # settings of a quantizer → their types
 NAMED = 5  # layers in an error message
 
 
@@ -52,8 +52,13 @@ class Recipe:
             raise UserError(f"quant.recipe={file}: needs `layers:` with a line `NAME: BITS` for each layer.")
         if wrong := [name for name, bits in layers.items() if type(bits) is not int or not isinstance(name, str)]:
             raise UserError(f"quant.recipe={file}: {wrong[0]}: {layers[wrong[0]]}: a layer's name and a whole number of bits.")
-        chosen, grid = (part if isinstance(part, dict) else {} for part in map(content.get, ("chosen", "grid")))
-        return cls(layers, chosen, {name: grid[name] for name in GRID if name in grid})
+        chosen, grid = content.get("chosen"), content.get("grid", {})
+        if not isinstance(grid, dict) or any(type(value) is not GRID.get(name) for name, value in grid.items()):
+            raise UserError(
+                f"quant.recipe={file}: grid: {grid}: needs lines such as `group_size: 128`, `symmetric: true` and "
+                "`remainder: shorten`. Correct it, or remove `grid` if the bits are to hold for any."
+            )
+        return cls(layers, chosen if isinstance(chosen, dict) else {}, grid)
 
     def write(self, file: Path) -> None:
         """Write the recipe's file."""
