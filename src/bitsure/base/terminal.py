@@ -19,7 +19,7 @@ from bitsure.base.plain_text import without_controls
 
 _stdout_aside: list[TextIO] = []
 """What stdout is while its descriptor leads to a file; the innermost last."""
-STANDARD = (1, 2)  # the descriptors of stdout and stderr
+STANDARD = {"stdout": 1, "stderr": 2}  # their descriptors
 NARROW = 72  # columns, above which a table's numbers stay on one line
 
 
@@ -47,14 +47,29 @@ class PlainStream:
 def protect() -> None:
     """Let nothing that is printed from now on, such as a traceback, control the terminal or fail for its encoding.
 
-    A character that the encoding of stdout lacks is printed as a question mark.
+    A character that the encoding of stdout lacks is printed as a question mark. What goes to a stream that is closed, as
+    those of a service in the background can be, is dropped.
     """
-    for name in ("stdout", "stderr"):
+    for name, descriptor in STANDARD.items():
+        if getattr(sys, name) is None:
+            _open_nowhere(name, descriptor)
         stream = getattr(sys, name)
-        if stream is not None and not isinstance(stream, PlainStream):
+        if not isinstance(stream, PlainStream):
             if name == "stdout" and hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace")
             setattr(sys, name, PlainStream(stream))
+
+
+def _open_nowhere(name: str, descriptor: int) -> None:
+    """Open a stream that was closed when Python started, so that no file gets its descriptor, to which libraries write."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if nowhere != descriptor:
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+    os.set_inheritable(descriptor, True)
+    stream = os.fdopen(descriptor, "w")
+    setattr(sys, name, stream)
+    setattr(sys, f"__{name}__", stream)
 
 
 class SafeConsole(Console):
@@ -111,10 +126,11 @@ def descriptors_to(path: Path) -> Iterator[None]:
     Such a process goes on writing there for as long as it runs. What `console` returned goes on printing to the terminal.
     """
     _flush()
-    kept = [os.dup(descriptor) for descriptor in STANDARD]
+    kept = [os.dup(descriptor) for descriptor in STANDARD.values()]
     encoding = getattr(sys.__stdout__, "encoding", None)
-    with path.open("ab", buffering=0) as file, open(kept[0], "w", encoding=encoding, errors="replace") as aside:
-        for descriptor in STANDARD:
+    aside = open(kept[0], "w", encoding=encoding, errors="replace")  # it stays open: a bar's thread may still write to it
+    with path.open("ab", buffering=0) as file:
+        for descriptor in STANDARD.values():
             os.dup2(file.fileno(), descriptor)
         _stdout_aside.append(aside)
         try:
@@ -122,7 +138,7 @@ def descriptors_to(path: Path) -> Iterator[None]:
         finally:
             _flush()
             _stdout_aside.remove(aside)
-            for descriptor, before in zip(STANDARD, kept, strict=True):
+            for descriptor, before in zip(STANDARD.values(), kept, strict=True):
                 os.dup2(before, descriptor)
             os.close(kept[1])
 
