@@ -33,6 +33,8 @@ from tests.builders.quantizing import WINDOWS
 from tests.builders.requests import some_requests
 from tests.builders.tokenizers import byte_tokenizer
 
+ROOT_CAUSE = "Engine core initialization failed. See root cause above."
+
 
 @pytest.fixture
 def engine_of(tiny_model, tmp_path):
@@ -165,10 +167,32 @@ def test_the_error_of_a_process_of_vllm_is_told_from_its_log(engine_of, tmp_path
     told = (
         b"(Worker pid=1) ERROR [executor.py:953] ValueError: too little memory\n(EngineCore pid=2) Error: see the root cause\n"
     )
-    install_vllm(monkeypatch, writes=told, refuses="Engine core initialization failed. See root cause above.")
+    install_vllm(monkeypatch, writes=told, refuses=ROOT_CAUSE)
     with pytest.raises(UserError, match=r"does not run .*: 'ValueError: too little memory'\. .*libraries\.log has"):
         engine_of()
     assert (tmp_path / "libraries.log").read_bytes() == told
+
+
+def test_an_error_of_an_earlier_run_is_not_told(engine_of, tmp_path, monkeypatch):
+    (tmp_path / "libraries.log").write_text("ValueError: of yesterday\n", encoding="utf-8")
+    install_vllm(monkeypatch, refuses=ROOT_CAUSE)  # and writes nothing: a worker was killed
+    with pytest.raises(UserError, match=re.escape(f"'{ROOT_CAUSE}'")):
+        engine_of()
+
+
+def test_ordinary_weights_are_advised_where_packed_ones_were_given(engine_of, tiny_model, calib_file, tmp_path, monkeypatch):
+    install_vllm(monkeypatch, refuses="a kernel is missing")
+    made = ensure_quantized(plan(tiny_model, Rtn(4, 32, True), calib_file), Store(tmp_path / "store"), tmp_path / "log")
+    advised = {}
+    for name, checkpoint, dequantize in [
+        ("full precision", None, False),
+        ("unpacked", made.checkpoint, True),
+        ("packed", made.checkpoint, False),
+    ]:
+        with pytest.raises(UserError, match=r"scoring\.engine=local runs what transformers loads") as error:
+            engine_of(checkpoint, dequantize)
+        advised[name] = "scoring.dequantize=true gives it ordinary weights" in str(error.value)
+    assert advised == {"full precision": False, "unpacked": False, "packed": True}
 
 
 def test_messages_speak_of_vllm_and_not_of_a_server(engine_of, monkeypatch):

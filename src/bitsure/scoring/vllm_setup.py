@@ -48,7 +48,7 @@ class VllmSetup(ServerSetup):
             "eager": settings.eager,
             "prefix_caching": settings.prefix_caching,
             "tolerance": settings.tolerance,  # of records that a stricter one refuses
-            "packed_kernels": quantized and not self.scoring.dequantize,
+            "packed_kernels": self._packed(quantized),
             "libraries": {library: installed_version(library) for library in (*LIBRARIES, "torch")} | {VLLM: vllm_version()},
         }
 
@@ -63,7 +63,8 @@ class VllmSetup(ServerSetup):
                 directory = self._loadable(source, checkpoint, Path(folder))
             except NotExportable as error:
                 raise UserError(f"scoring.engine=vllm: {error.reason} scoring.engine=local runs it.") from error
-            model = ModelFiles(directory, source.path, label, context, source.settings.trust_remote_code)
+            packed = self._packed(checkpoint is not None)
+            model = ModelFiles(directory, source.path, label, context, source.settings.trust_remote_code, packed)
             program = VllmProgram(model, settings, self.dtype, self.log_file)
         test = SelfTest(program, source.name, source.load_tokenizer(), settings.tolerance)
         result = test.run()
@@ -81,6 +82,10 @@ class VllmSetup(ServerSetup):
         asked = ServerSettings(concurrency=1, prompts=settings.questions, tolerance=settings.tolerance)
         spread = max(mean_distance(result.reference, answer) for answer in result.answers)
         return Server(asked, test.model, test, result.reference, spread, origin, context, key={})
+
+    def _packed(self, quantized: bool) -> bool:
+        """Return whether vLLM gets packed weights."""
+        return quantized and not self.scoring.dequantize
 
     def _loadable(self, source: Source, checkpoint: Path | None, folder: Path) -> Path:
         """Return a directory that vLLM loads: what is here already, or the quantized model written into `folder`."""

@@ -42,6 +42,8 @@ class ModelFiles:
     """The most tokens of a prompt and what is written after it; None for what its config says."""
     trust_remote_code: bool
     """Whether code of the model's own may be run."""
+    packed: bool
+    """Whether quantized weights are packed, for vLLM's own kernels."""
 
 
 class VllmProgram(CompletionService):
@@ -64,7 +66,8 @@ class VllmProgram(CompletionService):
         import vllm
 
         super().__init__(GIVEN)
-        self.name, self._label, self._log_file = f"vLLM {vllm_version()}", model.label, log_file
+        self.name, self._model, self._log_file = f"vLLM {vllm_version()}", model, log_file
+        self._log_began = log_file.stat().st_size if log_file.exists() else 0  # what stands there is of other models and runs
         self._one_at_a_time = threading.Lock()
         gc.collect()  # an earlier model leaves the memory before this one is loaded
         with terminal.descriptors_to(log_file), self._failures_refused():  # whose processes stay
@@ -93,10 +96,11 @@ class VllmProgram(CompletionService):
         except (ValueError, RuntimeError, AttributeError, EngineDeadError) as error:  # attributes: a kernel that a build lacks
             words = str(error)
             if ELSEWHERE in words:
-                words = _last_error(self._log_file) or words
+                words = _last_error(self._log_file, self._log_began) or words
+            unpacked = "scoring.dequantize=true gives it ordinary weights, " if self._model.packed else ""
             raise self.refusal(
-                f"{self.name} does not run {self._label}: {self.quoted(words)}. {self._log_file} has its messages; "
-                "scoring.dequantize=true gives it ordinary weights, scoring.engine=local runs what transformers loads"
+                f"{self.name} does not run {self._model.label}: {self.quoted(words)}. {self._log_file} has its messages; "
+                f"{unpacked}scoring.engine=local runs what transformers loads"
             ) from error
 
     @property
@@ -142,9 +146,11 @@ def vllm_version() -> str:
     raise NotInstalled(f"{GIVEN} needs vLLM, which is not installed: {HOW_TO_INSTALL}")
 
 
-def _last_error(log_file: Path) -> str | None:
-    """Return the last error in a log that says itself what went wrong; None if there is none."""
-    errors = ERROR.findall(log_file.read_text(encoding="utf-8", errors="replace"))
+def _last_error(log_file: Path, began: int) -> str | None:
+    """Return the last error that says itself what went wrong, of those in a log from a byte on; None if there is none."""
+    with log_file.open("rb") as file:
+        file.seek(began)
+        errors = ERROR.findall(file.read().decode("utf-8", errors="replace"))
     return next((error for error in reversed(errors) if ELSEWHERE not in error), None)
 
 
