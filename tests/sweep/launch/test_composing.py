@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -11,7 +12,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import open_dict, read_write
+from omegaconf import OmegaConf, open_dict, read_write
 
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
@@ -30,11 +31,15 @@ SWEEPS = sorted((PROJECT / "sweeps").glob("*.yaml"))
         ["model=opt-125m", "calib=pile", "calib.seed=0,1", "hydra.sweep.subdir=${hydra:job.override_dirname}"],
         ["model=pocket-1m", "quant@quant.like=rtn3", "quant=noise", "quant.seed=1,2", "~control"],
         ["model=local", "model.path=/a,/b", "hydra.sweep.subdir=${hydra:job.num}-${model.path}"],
+        ["quant=rtn3", "calib.seed=0,1", "tracking.notes=${hydra:job.override_dirname}"],
+        ["quant=rtn3", "calib.seed=0,1", "tracking.notes=${hydra:overrides.task} ${hydra:overrides.hydra}"],
+        ["quant=rtn3,rtn4", "hydra.sweep.dir=sweep-${now:%f}", "tracking.notes=${hydra:sweep.dir}"],
     ],
 )
 def test_cells_are_those_that_hydra_would_launch(overrides):
     with command(*overrides) as (master, loader):
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(master.hydra.overrides.task))
+        given = OmegaConf.to_container(master.hydra.overrides.task)  # `${…}` as it is written, as Hydra gives it to its sweeper
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(given)
         [expected] = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         cells, errors = composing.compose_cells(master, loader)
         refused = {number for numbers in errors.numbers.values() for number in numbers}
@@ -207,6 +212,23 @@ def test_many_cells_are_composed_by_processes_as_by_one(monkeypatch):
     monkeypatch.setattr(composing, "MANY", 2)
     again, errors_again = compose(*given)
     assert again == cells and errors_again.lines() == errors.lines()
+
+
+def test_a_process_composes_each_choice_of_groups_once(tmp_path, monkeypatch):
+    load, seeds = ConfigLoaderImpl.load_sweep_config, "calib.seed=" + ",".join(map(str, range(8)))
+    monkeypatch.setattr(composing, "MANY", 2)
+    monkeypatch.setattr(composing, "AT_ONCE", 1)
+    monkeypatch.setattr(composing.os, "cpu_count", lambda: 2)
+
+    def load_with_a_note(*given):
+        with (tmp_path / "loaded").open("a", encoding="utf-8") as file:
+            file.write(f"{os.getpid()}\n")
+        return load(*given)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", load_with_a_note)
+    assert len(compose_valid("model=pocket-300k", "quant=rtn3", seeds)) == 8
+    loaded = (tmp_path / "loaded").read_text(encoding="utf-8").split()
+    assert 1 <= len(loaded) == len(set(loaded)) <= 2 and str(os.getpid()) not in loaded
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.conf import HydraConf
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
@@ -53,8 +54,6 @@ class CellComposer:
         self.master, self.loader = master, loader
         self._loader_of_choices = ReadOnceLoader(loader)
         self._checked = CheckedGroups()
-        # names of directories that list the overrides are made while Hydra composes, so there is nothing to copy
-        self.copies = "override_dirname" not in unresolved(master.hydra.sweep, "subdir")
         self._composed: dict[tuple[str, ...], _OfChoices | UserError] = {}
 
     def __call__(self, job: Job) -> Outcome:
@@ -70,6 +69,7 @@ class CellComposer:
                 with _hydra_config(composed):
                     directory = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir)
                 own = DictConfig({"hydra": composed.pop("hydra")}, flags={"no_deepcopy_set_nodes": True})
+                OmegaConf.copy_cache(composed, own)  # `${now:…}` is of one time
                 with _hydra_config(own):
                     config = self._checked.config(composed, choices)
             quantizer = quantizer_label(config.quant.name, choices.get("quant"), overrides)
@@ -93,9 +93,18 @@ class CellComposer:
         composed = self._of_choices(tuple(choices), changes_hydra)
         with read_write(composed):
             errors = [message for value in values if (message := self._set(value, composed, choices))]
-        if not errors and not (self.copies and all(map(_is_plain, values))):
+            self._note(parsed, composed)
+        if not errors and not all(map(_is_plain, values)):
             composed = self._load(overrides)
         return composed, errors
+
+    def _note(self, parsed: list[Override], composed: DictConfig) -> None:
+        """Set what Hydra's own settings say of a cell's overrides, to which other settings may refer."""
+        of_task = [override for override in parsed if not override.is_hydra_override()]
+        of_hydra = [override.input_line for override in parsed if override.is_hydra_override()]
+        composed.hydra.overrides.task = [override.input_line for override in of_task]
+        composed.hydra.overrides.hydra = [*self.master.hydra.overrides.hydra, *of_hydra]
+        composed.hydra.job.override_dirname = get_overrides_dirname(of_task, **composed.hydra.job.config.override_dirname)
 
     def _of_choices(self, choices: tuple[str, ...], changes_hydra: bool) -> DictConfig:
         """Return a copy of what Hydra composes for choices of groups. Raises UserError for what it refuses.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -62,19 +62,32 @@ def compose_cells(master: DictConfig, loader: ConfigLoader) -> tuple[list[Compos
     return _told_apart(cells), errors
 
 
-def _in_processes(compose: Callable[[Job], Outcome], jobs: Sequence[Job]) -> list[Outcome]:
+def _in_processes(composer: CellComposer, jobs: Sequence[Job]) -> list[Outcome]:
     """Compose on all processors if there are many cells; each process takes neighbours, which share choices of groups."""
     processes = (os.cpu_count() or 1) if len(jobs) >= MANY and hasattr(os, "fork") else 1
     if processes == 1:
-        return [compose(job) for job in jobs]
+        return [composer(job) for job in jobs]
     # forked, so that the processes have Hydra's state; nothing in this one has threads yet
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, context) as pool, progress("composing the cells", len(jobs)) as advance:
+    pool = ProcessPoolExecutor(processes, context, initializer=_keep, initargs=(composer,))
+    with pool, progress("composing the cells", len(jobs)) as advance:
         outcomes = []
-        for outcome in pool.map(compose, jobs, chunksize=AT_ONCE):
+        for outcome in pool.map(_compose, jobs, chunksize=AT_ONCE):
             outcomes.append(outcome)
             advance()
         return outcomes
+
+
+_of_this_process: list[CellComposer] = []
+"""What composes in a process of its own, with all that it has read before."""
+
+
+def _keep(composer: CellComposer) -> None:
+    _of_this_process.append(composer)
+
+
+def _compose(job: Job) -> Outcome:
+    return _of_this_process[0](job)
 
 
 def _told_apart(cells: Sequence[ComposedCell]) -> list[ComposedCell]:
