@@ -128,7 +128,7 @@ def descriptors_to(path: Path) -> Iterator[None]:
     _flush()
     kept = [os.dup(descriptor) for descriptor in STANDARD.values()]
     encoding = getattr(sys.__stdout__, "encoding", None)
-    aside = open(kept[0], "w", encoding=encoding, errors="replace")  # it stays open: a bar's thread may still write to it
+    aside = os.fdopen(kept[0], "w", encoding=encoding, errors="replace")  # it stays open: a bar's thread may still write to it
     with path.open("ab", buffering=0) as file:
         for descriptor in STANDARD.values():
             os.dup2(file.fileno(), descriptor)
