@@ -67,7 +67,7 @@ def _open_nowhere(name: str, descriptor: int) -> None:
         os.dup2(nowhere, descriptor)
         os.close(nowhere)
     os.set_inheritable(descriptor, True)
-    stream = os.fdopen(descriptor, "w")
+    stream = os.fdopen(descriptor, "w", encoding="utf-8")
     setattr(sys, name, stream)
     setattr(sys, f"__{name}__", stream)
 
