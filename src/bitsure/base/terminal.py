@@ -62,12 +62,10 @@ def protect() -> None:
 
 def _open_nowhere(name: str, descriptor: int) -> None:
     """Open a stream that was closed when Python started, so that no file gets its descriptor, to which libraries write."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    if nowhere != descriptor:
-        os.dup2(nowhere, descriptor)
-        os.close(nowhere)
+    nowhere = Path(os.devnull)
+    stream = nowhere.open("w", encoding="utf-8")
+    os.dup2(stream.fileno(), descriptor)
     os.set_inheritable(descriptor, True)
-    stream = os.fdopen(descriptor, "w", encoding="utf-8")
     setattr(sys, name, stream)
     setattr(sys, f"__{name}__", stream)
 
