@@ -118,7 +118,7 @@ def _divergence(cells: SweptCells, quantizers: Sequence[str], text: str) -> Effe
     pairs = [[cells.cell(*each, seed) for each in quantized] for seed in seeds]
     if not pairs or not any(task.startswith(TEXT) for task in pairs[0][0].metrics):
         return None
-    values, errors, _ = zip(*(token_mean("kl_divergence", *pair) for pair in pairs), strict=True)
+    values, errors, *_ = zip(*(token_mean("kl_divergence", *pair) for pair in pairs), strict=True)
     return cells.effect_over_draws(seeds, quantized, values, errors)
 
 
@@ -138,8 +138,9 @@ def _conditions(cell: CellResult) -> str:
     texts = [task for task in cell.tasks if task.startswith(TEXT)]
     first = f"{limit:,}" if limit and limit >= 1 else f"{limit or 1:.0%} of the"
     asked = ", ".join(tasks) + (f" (the first {first} questions of each)" if limit else "")
-    tokens = f", the first {cell.config['text']['limit']:,} tokens" if texts and cell.config["text"]["limit"] else ""
-    scored = [asked] * bool(tasks) + [f"{', '.join(texts)}{tokens}"] * bool(texts)
+    *_, n, unit = token_mean("kl_divergence", cell) if texts else (0, "")
+    tokens = f", the first {cell.config['text']['limit']:,} tokens" if cell.config["text"]["limit"] else ""
+    scored = [asked] * bool(tasks) + [f"{', '.join(texts)}{tokens} ({n} {unit}s)"] * bool(texts)
     windows = f"{calib['nsamples']} × {calib['seqlen']} tokens of `{calib['name']}`"
     return f"{cell.model_name}: {'; '.join(scored)}; calibrated on {windows}"
 

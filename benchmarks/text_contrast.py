@@ -20,12 +20,12 @@ def ln_perplexity(first: CellResult, second: CellResult) -> MeanContrast:
 
     Raises UserError if the two scored other tokens.
     """
-    value, error, n = token_mean("logprob", second, first)
+    value, error, n, _ = token_mean("logprob", second, first)
     return MeanContrast(value, *t_interval(value, error, n - 1, LEVEL))
 
 
-def token_mean(column: str, first: CellResult, second: CellResult | None = None) -> tuple[float, float, int]:
-    """Return the mean over tokens of a column of texts.parquet, less the second's; its standard error; how many documents.
+def token_mean(column: str, first: CellResult, second: CellResult | None = None) -> tuple[float, float, int, str]:
+    """Return the mean over tokens of a column of texts.parquet, less the second's; its error; how many units, and which.
 
     It is a ratio of sums over documents, whose error is linearized (Cochran 1977, section 6.4). A text of fewer than FEW
     documents is taken by windows, as if these were independent. Raises UserError if the two scored other tokens.
@@ -39,4 +39,4 @@ def token_mean(column: str, first: CellResult, second: CellResult | None = None)
     sums = table.groupby(["task", unit])[column].agg(["sum", "count"])
     value, n = sums["sum"].sum() / sums["count"].sum(), len(sums)
     error = np.std(sums["sum"] - value * sums["count"], ddof=1) / sums["count"].mean() / n**0.5
-    return value, error, n
+    return value, error, n, unit

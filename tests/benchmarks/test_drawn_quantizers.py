@@ -57,7 +57,8 @@ def test_a_pair_has_the_better_one_by_questions_and_by_tokens(sweep):
     [row] = [line.split(" | ") for line in lines if f"{BETTER} − {WORSE}" in line]
     assert row[2] == "5" and row[3].startswith("+0.1") and row[4].startswith("-0.0")
     assert row[5] == BETTER and row[6] == f"{BETTER} |" and not any("not-there" in line for line in lines)
-    about = "task_0 (the first 300 questions of each); text/own/harness, the first 400 tokens; calibrated on 32 × 128 tokens of"
+    about = "task_0 (the first 300 questions of each); text/own/harness, "
+    about += "the first 400 tokens (20 documents); calibrated on 32 × 128 tokens of"
     assert about in lines[2]
     assert any(line.startswith("Exploratory: one is better where p < 0.05, adjusted by Benjamini–Hochberg") for line in lines)
     effects = effects_of(SweptCells(cells), WORSE)
@@ -127,7 +128,7 @@ def test_the_error_of_a_mean_over_tokens_is_that_of_documents(sweep):
     first, second = read_cells(sweep)[:2]
     table = pd.read_parquet(first.directory / "texts.parquet")
     by_document = table.groupby("document")["kl_divergence"].mean()
-    value, error, n = token_mean("kl_divergence", first)
-    assert value == pytest.approx(table["kl_divergence"].mean()) and n == 20
+    value, error, n, unit = token_mean("kl_divergence", first)
+    assert value == pytest.approx(table["kl_divergence"].mean()) and (n, unit) == (20, "document")
     assert error == pytest.approx(by_document.std() / 20**0.5)
     assert token_mean("kl_divergence", first, second)[0] == pytest.approx(value - token_mean("kl_divergence", second)[0])
