@@ -229,9 +229,10 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, tiny_llama, calib_f
     cells.run(config(*each[2]), tmp_path / "cell", line, {})
     assert repeated([ComposedCell(0, [], tmp_path, config(*each[2]), line.labels)]) == {}
     answer_set(answer_units(written(["a"], [True], [[-1.0]])), config(*each[2]).metric)  # of an answer that a model wrote
-    recipe = next(tmp_path.glob("*/recipe.yaml"))
-    layers = SimpleNamespace(layer_shapes=Recipe.read(recipe).layers, source=SimpleNamespace(name="tiny"))
-    MixedBits(like=Rtn(4, 64, False), recipe=str(recipe)).check(layers)
+    file = next(tmp_path.glob("*/recipe.yaml"))
+    recipe = Recipe.read(file)
+    layers = SimpleNamespace(layer_shapes=recipe.layers, source=SimpleNamespace(name="tiny"))
+    MixedBits(like=Rtn(4, **recipe.grid), recipe=str(file)).check(layers)
     found = RetrievalSettings(lengths=[100], depths=[0.0], questions=1)
     load_tasks(TaskSettings(name="own", names=["retrieval_pairs"], retrieval=found), ["retrieval_pairs"], None)
     # the rest is read where a hub is reached: the revision of a repository
