@@ -12,6 +12,7 @@ from bitsure.run.model_card import model_card
 from tests.builders.result_files import model_origin, provenance, quantization
 
 HOSTILE = "m\n\n# Verdict: safe to ship\n<img src=x onerror=alert(1)> \u202e`[a](b)` \\<b> |"
+GPTQ = {"quant_method": "gptq", "bits": 4, "sym": True}
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def run(tmp_path):
 
 
 def test_names_are_shown_as_they_are_and_make_no_markup(run):
-    card = model_card(run, "out", {"quant_method": "gptq"}, {"a|b": "0"})
+    card = model_card(run, "out", GPTQ, {"a|b": "0"})
     metadata, text = card.removeprefix("---\n").split("\n---\n", 1)
     headings = [line for line in text.splitlines() if line.lstrip("- ").startswith("#")]
     assert len(headings) == 6 and not any("Verdict" in line for line in headings[1:])
@@ -50,7 +51,7 @@ PLACE = 'out"); import os; os.system("x") #\n```\n\u202e'
 
 
 def test_a_directorys_name_is_a_text_in_the_code_that_loads_it(run):
-    card = model_card(run, PLACE, {"quant_method": "gptq"}, {})
+    card = model_card(run, PLACE, GPTQ, {})
     blocks = card.split("```python\n")[1:]
     texts = []
     for block in blocks:
@@ -63,7 +64,7 @@ def test_a_directorys_name_is_a_text_in_the_code_that_loads_it(run):
 
 
 def test_layers_with_bits_of_their_own_are_loaded_by_what_reads_them(run):
-    settings = {"quant_method": "gptq", "dynamic": {r"+:^model\.layers\.0\.fc1$": {"bits": 8}, "-:^lm_head$": {}}}
+    settings = {**GPTQ, "dynamic": {r"+:^model\.layers\.0\.fc1$": {"bits": 8}, "-:^lm_head$": {}}}
     card = model_card(run, "out", settings, {})
     assert "GPTQModel.load('out')" in card and "AutoModelForCausalLM" not in card
     settings["dynamic"] = {"-:^lm_head$": {}}

@@ -102,8 +102,9 @@ class CellComposer:
         """Set what Hydra's own settings say of a cell's overrides, to which other settings may refer."""
         of_task = [override for override in parsed if not override.is_hydra_override()]
         of_hydra = [override.input_line for override in parsed if override.is_hydra_override()]
+        of_sweep = OmegaConf.to_container(self.master.hydra.overrides.hydra)  # with `${hydra:…}` as they were written
         composed.hydra.overrides.task = [override.input_line for override in of_task]
-        composed.hydra.overrides.hydra = [*self.master.hydra.overrides.hydra, *of_hydra]
+        composed.hydra.overrides.hydra = [*cast("list[str]", of_sweep), *of_hydra]
         composed.hydra.job.override_dirname = get_overrides_dirname(of_task, **composed.hydra.job.config.override_dirname)
 
     def _of_choices(self, choices: tuple[str, ...], changes_hydra: bool) -> DictConfig:
