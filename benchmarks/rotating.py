@@ -1,7 +1,7 @@
 """What rotations add to GPTQ: `python -m benchmarks.rotating` writes it into benchmarks/quantize.md.
 
-The model of benchmarks/quantize.py is quantized by our own solver with and without R1 and R2 folded into its weights, one after
-the other, by one thread. Processor time is counted, so that it can be measured on a busy machine. Each pair writes the page.
+The model of benchmarks/quantize.py is quantized by our own solver with and without R1 and R2 folded into its weights, in turns,
+by one thread. Processor time is counted, so that it can be measured on a busy machine. Each pair writes the page.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from bitsure.config.quantizers import Rounded
 from bitsure.quantize.libraries.gptq import Gptq
 
 BLOCKS = 12
-PLAIN = Gptq(**GPTQ, backend="native")
-ROTATED = Gptq(**GPTQ, backend="native", transforms=["rotate"])
+QUANTIZERS = {
+    "plain": Gptq(**GPTQ, backend="native"),
+    "rotated": Gptq(**GPTQ, backend="native", transforms=["rotate"]),
+}
 
 
 def main() -> None:
@@ -35,8 +37,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
         write_model(model, BLOCKS)
-        for _ in range(given.pairs):
-            pairs.append((processor_seconds(model, PLAIN, given.windows), processor_seconds(model, ROTATED, given.windows)))
+        processor_seconds(model, QUANTIZERS["rotated"], 1)  # What a process does at first is not of one of the two.
+        for number in range(given.pairs):
+            names = ["plain", "rotated"] if number % 2 else ["rotated", "plain"]
+            seconds = {name: processor_seconds(model, QUANTIZERS[name], given.windows) for name in names}
+            pairs.append((seconds["plain"], seconds["rotated"]))
             lines = sentence(pairs, given.windows)
             print(*lines, flush=True)
             PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), {"rotations": lines}), encoding="utf-8")
@@ -63,7 +68,7 @@ def sentence(pairs: list[tuple[float, float]], windows: int) -> list[str]:
     return [
         f"`python -m benchmarks.rotating --pairs {len(pairs)} --windows {windows}`: GPTQ by our own solver with R1 and R2 "
         f"folded into the weights takes {statistics.median(ratios):.2f} times the processor time of GPTQ alone, the median of "
-        f"{len(pairs)} pair(s) ({min(ratios):.2f} to {max(ratios):.2f}); medians {statistics.median(rotated):.1f} and "
+        f"{len(pairs)} pairs ({min(ratios):.2f} to {max(ratios):.2f}); medians {statistics.median(rotated):.1f} and "
         f"{statistics.median(plain):.1f} s, {windows} × {SEQLEN} tokens, one thread.",
     ]
 
