@@ -70,11 +70,11 @@ def attempt(path: Path, quant: Quantizer, text: Path, folder: Path) -> str:
     except UserError as error:
         return "refused: " + str(error).removeprefix(f"quant={quant.name}: ")
     errors = [layer.output_error for layer in report.layers.values()]
-    text = f"{report.bits_per_weight:.2f} bits, {sum(errors) / len(errors):.4f}"
+    sentence = f"{report.bits_per_weight:.2f} bits, {sum(errors) / len(errors):.4f}"
     if report.keys_and_values:
         errors = report.keys_and_values.errors.values()
-        text += f", K and V {sum(errors) / len(errors):.4f}"
-    return text
+        sentence += f", K and V {sum(errors) / len(errors):.4f}"
+    return sentence
 
 
 def study(rows: Path, chosen: dict[str, Quantizer]) -> None:
