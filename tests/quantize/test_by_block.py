@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate.utils import OffloadedWeightsLoader
 
+from benchmarks.tiny_models import build_small
 from bitsure.base.store import Store
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.make import ensure_quantized
@@ -47,6 +48,16 @@ def test_blocks_from_disk_give_the_bytes_of_a_model_in_memory(sharded, calib_fil
         assert (on_disk.checkpoint / file).read_bytes() == (whole.checkpoint / file).read_bytes()
     costs = {"seconds": 0.0, "peak_memory_bytes": None}
     assert on_disk.proof.model_copy(update=costs) == whole.proof.model_copy(update=costs)
+
+
+@needs_transformers_5
+@pytest.mark.parametrize("family", ["bamba", "doge"])
+def test_blocks_that_read_weights_outside_of_layers_are_quantized_from_disk(family, calib_file, tmp_path):
+    """Bamba's code has accelerate bring and drop its convolution's weights; Doge's blocks have weights of their own."""
+    build_small(family).save_pretrained(tmp_path / family)
+    byte_tokenizer().save_pretrained(tmp_path / family)
+    planned = plan(tmp_path / family, QUANTIZERS["rtn"], calib_file)
+    assert ensure_quantized(planned, Store(tmp_path / "store"), tmp_path / "log").proof.modules_quantized
 
 
 @needs_transformers_5

@@ -73,5 +73,6 @@ def weights_in_memory(module: nn.Module) -> Iterator[None]:
             hook: Any = part._hf_hook
             stack.callback(hook.post_forward, part, None)
             hook.pre_forward(part)
-            stack.callback(setattr, part, "forward", vars(part).pop("forward"))  # accelerate's would bring the weights again
+            for name in ("forward", "_hf_hook"):  # by which accelerate, and code of a family, would bring and drop them again
+                stack.callback(setattr, part, name, vars(part).pop(name))
         yield

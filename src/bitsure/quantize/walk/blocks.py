@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -158,14 +158,15 @@ def _enter(model: Any, blocks: nn.ModuleList, batches: Sequence[torch.Tensor]) -
 
         return forward
 
-    for number, block in enumerate(blocks):
-        block.forward = stand_in(number)
-    try:
+    with ExitStack() as stack:
+        for number, block in enumerate(blocks):
+            if own := vars(block).get("forward"):  # accelerate's, of a block that has weights of its own on disk
+                stack.callback(setattr, block, "forward", own)
+            else:
+                stack.callback(delattr, block, "forward")
+            block.forward = stand_in(number)
         for batch in batches:
             body(input_ids=batch.to(model.device), use_cache=False)
-    finally:
-        for block in blocks:
-            del block.forward
     return hidden, [calls[number] for number in range(len(blocks))], bool(size)
 
 
