@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bitsure.base.decimals import decimal
 from bitsure.comparison.choosing import QuantizerChoice, TaskLosses, choose
 from bitsure.metrics.arrays import FloatArray, IntArray
 from bitsure.metrics.significance import POWER
@@ -162,7 +163,7 @@ def prediction_row(sweep: MadeUpSweep, draws: int) -> tuple[str, ...]:
     off = float(np.median(predicted)) / truth - 1
     within = float((np.abs(predicted / truth - 1) <= CLOSE).mean())
     covered = float(((low <= truth) & (truth <= high)).mean())
-    return (sweep.name, f"{truth:,.0f}", *ends, f"{off:+.0%}", f"{within:.2f}", f"{covered:.2f}")
+    return (sweep.name, f"{truth:,.0f}", *ends, decimal(off, "+.0%"), f"{within:.2f}", f"{covered:.2f}")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

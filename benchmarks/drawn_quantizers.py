@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from benchmarks.linear_contrast import Effect, SweptCells
 from benchmarks.systems import markdown_table
 from benchmarks.text_contrast import token_mean
+from bitsure.base.decimals import with_ends
 from bitsure.base.errors import UserError
 from bitsure.comparison.published_numbers import TEXT
 from bitsure.metrics.multiple_testing import benjamini_hochberg
@@ -146,8 +147,7 @@ def _conditions(cell: CellResult) -> str:
 
 
 def _in_words(name: str, effect: Effect, is_change: bool = True) -> str:
-    form = "+" * is_change + DIGITS[name]
-    return f"{effect.value:{form}} [{effect.ci_low:{form}}, {effect.ci_high:{form}}]"
+    return with_ends(effect.value, effect.ci_low, effect.ci_high, "+" * is_change + DIGITS[name])
 
 
 def _draws(effects: Mapping[str, Effect]) -> str:

@@ -12,6 +12,7 @@ import torch
 from scipy import stats
 
 from benchmarks.error_lab import KINDS, SEQLEN, Lab, nll_by_token
+from bitsure.base.decimals import decimal, with_ends
 
 Records = dict[str, dict]  # variant → what was measured
 
@@ -71,7 +72,7 @@ def mean_with_reach(values: np.ndarray) -> str:
     reaches = [
         stats.t.ppf(0.975, len(each) - 1) * stats.sem(each) for each in (values.mean(0), values.mean(1)) if len(each) > 1
     ]
-    return f"{values.mean():+.4f} ± {math.hypot(*reaches):.4f}"
+    return f"{decimal(values.mean(), '+.4f')} ± {math.hypot(*reaches):.4f}"
 
 
 def losses(lab: Lab, first: list[dict], second: list[dict] | None = None) -> list[str]:
@@ -167,7 +168,7 @@ def rank_correlation(pairs: Sequence[tuple[float, float]]) -> str:
     value = float(stats.spearmanr(pairs).statistic)
     reach = stats.norm.ppf(0.975) * 1.03 / (len(pairs) - 3) ** 0.5
     low, high = np.tanh(np.arctanh(np.clip(value, -0.999, 0.999)) + np.array([-reach, reach]))
-    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return with_ends(value, low, high, "+.2f")
 
 
 def table(head: Sequence[str], rows: list[list[str]]) -> str:

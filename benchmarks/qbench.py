@@ -16,6 +16,7 @@ from benchmarks.qbench_claims import CLAIMS, DOMAINS, NO_TEXT, PROBABILITY, TEXT
 from benchmarks.regions import fill, write_from_sweep
 from benchmarks.systems import PAGE as SYSTEMS
 from benchmarks.systems import markdown_table
+from bitsure.base.decimals import with_ends
 from bitsure.base.errors import UserError
 from bitsure.config.paths import PROJECT
 from bitsure.report.tables import p_value
@@ -123,7 +124,7 @@ def _p(judged: Judged) -> str:
 
 
 def _number(effect: Effect | None) -> str:
-    return "" if effect is None else f"{effect.value:+.3f} [{effect.ci_low:+.3f}, {effect.ci_high:+.3f}]"
+    return "" if effect is None else with_ends(effect.value, effect.ci_low, effect.ci_high, "+.3f")
 
 
 def _draws(effect: Effect | None) -> str:

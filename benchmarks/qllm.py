@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from bitsure.base.decimals import with_ends
 from bitsure.base.files import atomic_path
 from bitsure.base.store import Store
 from bitsure.config.calib_settings import CalibSettings
@@ -166,19 +167,14 @@ def tables(found: dict[str, list[dict[str, np.ndarray]]], pairs: list[tuple[str,
         interval = partial(over_draws_and_questions, clusters=runs[0][CLUSTERS])
         for name in [name for name in names if name != FULL]:
             shift = interval(p[name] - p[FULL])
-            lines.append(f"| {name} | {_said(over_draws(errors[name]), '.4f')} | {_said(shift, '+.4f')} |")
+            lines.append(f"| {name} | {with_ends(*over_draws(errors[name]), '.4f')} | {with_ends(*shift, '+.4f')} |")
         lines += ["", "| one less the other | output error | true-label probability | wins |", "|---|---|---|---|"]
         for first, second in pairs:
             error, shift = over_draws(errors[first] - errors[second]), interval(p[first] - p[second])
             winners = f"{_winner(first, second, error, -1)}; {_winner(first, second, shift, 1)}"
-            lines.append(f"| {first} − {second} | {_said(error, '+.4f')} | {_said(shift, '+.4f')} | {winners} |")
+            lines.append(f"| {first} − {second} | {with_ends(*error, '+.4f')} | {with_ends(*shift, '+.4f')} | {winners} |")
         lines.append("")
     return "\n".join(lines)
-
-
-def _said(interval: tuple[float, float, float], form: str) -> str:
-    value, low, high = (format(number, form) for number in interval)
-    return f"{value} [{low}, {high}]"
 
 
 def _winner(first: str, second: str, interval: tuple[float, float, float], sign: int) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.contrast import METRICS, MeanContrast, between
 from benchmarks.regions import write_from_sweep
+from bitsure.base.decimals import decimal, with_ends
 from bitsure.base.errors import UserError
 from bitsure.comparison.published_numbers import published_rows
 from bitsure.config.paths import PROJECT
@@ -107,7 +108,7 @@ def markdown_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> lis
 
 def number_cell(number: Measurement | MeanContrast, form: str = "+.3f") -> str:
     low, high = number.ci_low, number.ci_high
-    return f"{number.value:{form}}" + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
+    return decimal(number.value, form) if low is None else with_ends(number.value, low, high, form)
 
 
 def _published(source: str, across: str) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bitsure.base.decimals import decimal
 from bitsure.metrics.bins import Bins
 from bitsure.metrics.known_truth import estimator_performance
 from bitsure.metrics.questions import QuestionSet, question_set
@@ -31,7 +32,7 @@ def rows(run: Path) -> list[list[str]]:
         changed = asked.at_temperature(np.full(len(asked), 1 / temperature))
         distances = [f"{distance:.3f}" for distance in weather_distances(changed)]
         for name, one in estimator_performance(changed, truth, Bins.uniform(15), DRAWS, seed=0).items():
-            numbers = [f"{value:+.4f}" for value in (one.true, one.mean, one.bias, one.rmse)]
+            numbers = [decimal(value, "+.4f") for value in (one.true, one.mean, one.bias, one.rmse)]
             table.append([f"{temperature:g}", *distances, name, *numbers])
     return table
 

@@ -109,8 +109,8 @@ def test_the_mean_over_tasks_decides_by_hand():
     assert verdict_details(verdict) == {
         "Mean change over 2 tasks (2,000 questions, 95% intervals):": [
             "accuracy -0.0020 [-0.0130, +0.0090], margin 0.01: undecided",
-            "negative log-likelihood unchanged [+0.0000, +0.0000] nats, margin 0.02 nats: non-inferior",
-            "debiased calibration error unchanged [+0.0000, +0.0000], margin 0.01: non-inferior",
+            "negative log-likelihood unchanged [0.0000, 0.0000] nats, margin 0.02 nats: non-inferior",
+            "debiased calibration error unchanged [0.0000, 0.0000], margin 0.01: non-inferior",
             BINNED_ERROR,
         ],
         "Each task by itself, with the questions that would settle it (80% power):": [

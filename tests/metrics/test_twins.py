@@ -82,6 +82,6 @@ def test_a_model_that_guesses_is_not_called_robust():
     after = answered([False] * 60, [False] * 60)
     [sentence] = twin_sentences({}, compare(before, after, METRIC))
     assert sentence.startswith("≈") and "a model that always guesses alike never changes its answer" in sentence
-    assert "Accuracy changes by +0.0 points, in full precision by -33.3 points: +33.3 points [" in sentence
+    assert "Accuracy changes by 0.0 points, in full precision by -33.3 points: +33.3 points [" in sentence
     [alone] = twin_sentences(measure(before, METRIC), None)
     assert "33.3% of the answers change, and accuracy by -33.3 points [" in alone

@@ -119,7 +119,7 @@ def test_the_terminal_table_fits_80_columns_and_cuts_nothing(made, task):
 
 def test_numbers_that_do_not_exist_are_dashes():
     assert tables.number(None) == "–" and tables.number(0.12345, sign=True) == "+0.1235"
-    assert tables.number(-0.00001) == "0.0000" and tables.number(-0.00001, sign=True) == "+0.0000"
+    assert tables.number(-0.00001) == "0.0000" and tables.number(-0.00001, sign=True) == "0.0000"
 
 
 def test_p_values_are_unadjusted_as_the_intervals_beside_them_and_adjusted_ones_follow():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from bitsure.base.decimals import decimal
 from bitsure.comparison.noise_control import SIZE_FACTOR, place_in_range, size_mismatch
 from bitsure.metrics.metric_names import NOISE_CONTROL, PRIMARY
 from bitsure.results.measurement import Difference
@@ -31,7 +32,8 @@ def against_noise(task: str, values: Mapping[str, Difference], alpha: float, sca
     size = "the same" if scale == 1 else f"{scale:g} times the"
     sentence = (
         f"{task}: noise of {size} output error ({noise.n} seeds) changes {NOISE_LABELS[name]} by "
-        f"{noise.ci_low:+.4f} to {noise.ci_high:+.4f}; quantization, by {change.value:+.4f}, is "
+        f"{decimal(noise.ci_low, '+.4f')} to {decimal(noise.ci_high, '+.4f')}; quantization, by "
+        f"{decimal(change.value, '+.4f')}, is "
         f"{'within that' if places[name] == 'within' else f'{places[name]} than that'}."
     )
     if "kl_divergence" in names:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 
+from bitsure.base.decimals import decimal
 from bitsure.comparison.judgement import Judgement
 from bitsure.comparison.losses import TEXT_NLL
 from bitsure.config.derived_tasks import original_task
@@ -169,7 +170,7 @@ def exclusion(values: Mapping[str, Difference], baseline: str) -> str:
     if above.value is None or accuracy.baseline is None or above.ci_low is None:
         return reason
     numbers = f"accuracy {accuracy.baseline:.3f}, guessing {accuracy.baseline - above.value:.3f}"
-    return f"{reason} ({numbers}, difference [{above.ci_low:+.3f}, {above.ci_high:+.3f}])"
+    return f"{reason} ({numbers}, difference [{decimal(above.ci_low, '+.3f')}, {decimal(above.ci_high, '+.3f')}])"
 
 
 OPEN = "Its questions are open: no answer is right or wrong"
@@ -208,7 +209,7 @@ def signed_change(change: float, ends: tuple[float, float] | None) -> str:
     """
     digits = "+.4f" if abs(change) >= SHOWN else "+.0e"
     amount = format(change, digits) if abs(change) > ROUNDING else "unchanged"
-    return amount if ends is None else f"{amount} [{ends[0]:+.4f}, {ends[1]:+.4f}]"
+    return amount if ends is None else f"{amount} [{decimal(ends[0], '+.4f')}, {decimal(ends[1], '+.4f')}]"
 
 
 def _deciding(margins: Mapping[str, MarginVerdict], verdict: Decision) -> list[str]:
@@ -220,7 +221,7 @@ def _change(name: str, of_metric: MarginVerdict) -> str:
     """Return the signed change behind a loss, with its interval; one of 0 is `unchanged`."""
     low, high, sign, ends = of_metric.ci_low, of_metric.ci_high, -1 if name == "accuracy" else 1, None
     if low is not None and high is not None:
-        low, high = sorted((sign * low + 0.0, sign * high + 0.0))  # + 0.0: no −0
+        low, high = sorted((sign * low, sign * high))
         ends = low, high
     return f"{signed_change(sign * of_metric.loss, ends)}{UNITS.get(name, '')}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from bitsure.base.decimals import decimal, with_ends
 from bitsure.results import Attribution
 from bitsure.results.attribution import AttributedPart, KeptLayers, PartEffect
 from bitsure.results.measurement import Interval
@@ -103,8 +104,7 @@ def _change(effect: PartEffect) -> str:
 
 
 def _with_interval(value: float, interval: Interval | None, form: str = ".3g") -> str:
-    ends = f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else ""
-    return f"{value:{form}}{ends}"
+    return with_ends(value, *interval, form) if interval else decimal(value, form)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bitsure.base.decimals import decimal
 from bitsure.config.text import OF_ANSWERS
 from bitsure.metrics.answer_positions import CHANGE_FROM, FIRST_TOKENS, KL_FROM
 from bitsure.metrics.divergence import (
@@ -22,7 +23,7 @@ from bitsure.metrics.divergence import (
 from bitsure.metrics.preference import BALANCE, PREFERS_FULL, PREFERS_NEITHER, PREFERS_QUANTIZED, TOKEN_LOGPROB
 from bitsure.report.chart_layers import number_axis
 from bitsure.report.charts import WIDTH, Chart, titled
-from bitsure.report.percentages import decimal, percent
+from bitsure.report.percentages import percent
 from bitsure.report.shift_charts import FEWEST_DRAWN, shift_panel
 from bitsure.report.tables import interval, number
 from bitsure.results import Comparison, Difference

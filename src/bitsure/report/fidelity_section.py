@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bitsure.base.decimals import decimal
 from bitsure.metrics.fidelity import CHANGE_PERCENTILES, PROBABILITY_CHANGE
-from bitsure.report.percentages import decimal
 from bitsure.report.tables import interval, number, significant
 from bitsure.results import Comparison, Difference
 

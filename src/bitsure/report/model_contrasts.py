@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bitsure.base import terminal
+from bitsure.base.decimals import with_ends
 from bitsure.base.distinct_names import distinct_names
 from bitsure.base.errors import UserError
 from bitsure.comparison.between_models import BetweenModels, MeanChange, QuantizedModel, compare_models
@@ -62,4 +63,4 @@ def _lines(task: str, result: BetweenModels, level: float) -> list[str]:
 
 
 def _estimate(change: MeanChange | Contrast) -> str:
-    return f"{change.value:+.4f} [{change.ci_low:+.4f}, {change.ci_high:+.4f}]"
+    return with_ends(change.value, change.ci_low, change.ci_high, "+.4f")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bitsure.base.decimals import decimal
 from bitsure.results import Measurement
 
 
@@ -18,11 +19,6 @@ def points(change: Measurement) -> str:
 def with_unit(change: Measurement, unit: str, scale: int = 1, digits: int = 2) -> str:
     """Return a change times a scale, with its unit and its interval, if it has one."""
     value, low, high = (None if number is None else scale * number for number in (change.value, change.ci_low, change.ci_high))
-    spec = f"+.{digits}f"
-    text = f"{decimal(value, spec)} {unit}"
-    return text if low is None or high is None else f"{text} [{low:{spec}}, {high:{spec}}]"
-
-
-def decimal(value: float | None, spec: str) -> str:
-    """Return a number by a format, such as `.2f`; – for None."""
-    return "–" if value is None else format(value, spec)
+    form = f"+.{digits}f"
+    text = f"{decimal(value, form)} {unit}"
+    return text if low is None or high is None else f"{text} [{decimal(low, form)}, {decimal(high, form)}]"

@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
+from bitsure.base.decimals import decimal, with_ends
 from bitsure.comparison.verdict_words import FULL_PRECISION_RUN
 from bitsure.metrics.flips import BECAME_WRONG
 from bitsure.metrics.metric_names import MACRO, PRIMARY
@@ -102,14 +103,11 @@ def unjoined(comparison: Comparison, baseline: str = FULL_PRECISION_RUN) -> list
 
 
 def number(value: float | None, sign: bool = False) -> str:
-    """Return a number with four decimals, fewer if it is large (a perplexity, the NLL of a long answer); – for None.
-
-    What rounds to zero has no minus.
-    """
+    """Return a number with four decimals, fewer if it is large (a perplexity, the NLL of a long answer); – for None."""
     if value is None:
         return "–"
     digits = next((digits for below, digits in ((10, ".4f"), (1000, ".2f"), (1e6, ".0f")) if abs(value) < below), ".2e")
-    return f"{value:{'+' if sign else ''}z{digits}}"
+    return decimal(value, "+" * sign + digits)
 
 
 def interval(measured: Measurement, sign: bool = False) -> str:
@@ -124,10 +122,10 @@ def significant(difference: Difference | None, sign: bool = False) -> str:
     """Return a number and its interval in three digits, however small they are; empty where there is no number."""
     if difference is None or difference.value is None:
         return ""
-    form = "+.3g" if sign else ".3g"
-    if difference.ci_low is None:
-        return f"{difference.value:{form}}"
-    return f"{difference.value:{form}} [{difference.ci_low:{form}}, {difference.ci_high:{form}}]"
+    form = "+" * sign + ".3g"
+    if difference.ci_low is None or difference.ci_high is None:
+        return decimal(difference.value, form)
+    return with_ends(difference.value, difference.ci_low, difference.ci_high, form)
 
 
 def test_result(difference: Difference) -> str:
@@ -151,7 +149,7 @@ def effect_size(difference: Difference) -> str:
     low, high = difference.effect_size_ci
     if difference.effect == BECAME_WRONG:
         return f"{difference.effect_size:.2f} [{low:.2f}, {high:.2f}] {BECAME_WRONG}"
-    return f"{difference.effect_size:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return with_ends(difference.effect_size, low, high, "+.2f")
 
 
 def p_value(p: float | None) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bitsure.base.decimals import decimal
 from bitsure.metrics.conformal import MISCOVERAGE
 from bitsure.metrics.deferral import NAMES
 from bitsure.metrics.full_thresholds import COVERAGE_AT_FULL_THRESHOLD, SAFE_AT_FULL_THRESHOLD
 from bitsure.metrics.metric_names import CONFORMAL_SET_SIZE
-from bitsure.report.percentages import decimal, percent, points, with_unit
+from bitsure.report.percentages import percent, points, with_unit
 from bitsure.results import Difference
 
 

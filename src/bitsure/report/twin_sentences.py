@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bitsure.base.decimals import decimal
 from bitsure.config.derived_tasks import derivation_of, original_task
 from bitsure.metrics.metric_names import TWIN_ACCURACY_CHANGE, TWIN_FLIP_RATE
-from bitsure.report.percentages import decimal, percent, points
+from bitsure.report.percentages import percent, points
 from bitsure.results import Comparison, Difference, Measurement, MetricsByTask
 
 CHANGES = {

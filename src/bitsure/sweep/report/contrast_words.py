@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from bitsure.base.decimals import decimal
 from bitsure.metrics.metric_names import MACRO, PRIMARY
 from bitsure.report.tables import number
 from bitsure.sweep.report.contrasts import Contrasts, RunContrast
@@ -25,8 +26,9 @@ def spread_sentences(spreads: list[ModelSpread], alpha: float) -> list[str]:
 def _spread_sentence(label: str, spreads: list[ModelSpread], alpha: float) -> str:
     different = [spread.task for spread in spreads if spread.p_adjusted is not None and spread.p_adjusted < alpha]
     rest = [spread.task for spread in spreads if spread.task not in different]
-    smallest, largest = min(spread.smallest for spread in spreads), max(spread.largest for spread in spreads)
-    change = f"{label}: the true-label probability changed by {smallest:+.4f} to {largest:+.4f} over models and tasks. "
+    ends = min(spread.smallest for spread in spreads), max(spread.largest for spread in spreads)
+    smallest, largest = (decimal(end, "+.4f") for end in ends)
+    change = f"{label}: the true-label probability changed by {smallest} to {largest} over models and tasks. "
     if not different:
         return change + "No task shows that models differ in this. This does not prove that they are equal."
     sentence = change + f"Models differ in this by more than their errors explain on {', '.join(different)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bitsure.base.decimals import decimal
 from bitsure.base.plain_text import without_controls
 from bitsure.metrics.metric_names import MACRO, PRIMARY
 from bitsure.report.chart_layers import category_axis, heat_layers
@@ -79,7 +80,7 @@ def _panel(title: str, rows: list[StudyRow], layout: _Layout) -> Spec:
         "name": [row.label if layout.models_are_panels else row.model for row in rows],
         "task": [labels[row.task] for row in rows],
         "value": [row.delta for row in rows],
-        "text": [f"{row.delta:+.3f}{row.star}" for row in rows],
+        "text": [f"{decimal(row.delta, '+.3f')}{row.star}" for row in rows],
         "hover": [
             f"{row.label}, {row.model}, {labels[row.task]}: "
             f"{with_interval(row.delta, row.delta_ci_low, row.delta_ci_high, sign=True)}{row.star}, {row.n:,} questions"
