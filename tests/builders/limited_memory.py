@@ -57,7 +57,7 @@ before, told = held("VmRSS"), {}
 try:
     if work == "score":
         scorer, model = prepared.scorer, prepared.full_precision
-        write_records(Path("records.parquet"), scorer.score(model, None, "full precision"), scorer.keys(model))
+        write_records(Path("records.parquet"), scorer.score(model, None, "full precision"), scorer.kept.keys(model))
     else:
         proof = ensure_quantized(prepared.plan, prepared.store, prepared.log_file).proof
         told = {"reported": proof.peak_memory_bytes - before}

@@ -134,7 +134,7 @@ def _quantize(prepared: PreparedRun, config: Config, current: RunDirectory) -> Q
     plan, store, log_file = prepared.plan, prepared.store, prepared.log_file
     assert plan is not None
     with current.stage("quantize"):
-        to_read = bool(prepared.scorer.missing(prepared.scored, to_read=True))
+        to_read = bool(prepared.scorer.kept.missing(prepared.scored, to_read=True))
         quantized = ensure_quantized(plan, store, log_file, to_read)
     with current.stage("compress"):
         compressibility = None
@@ -186,7 +186,7 @@ def _score(prepared: PreparedRun, config: Config, current: RunDirectory) -> Scor
         with current.stage("score quantized"):
             records, baseline = scorer.score(prepared.scored, checkpoint, "quantized"), records
             units = _score_text(prepared, prepared.scored, checkpoint, "quantized", own_file)
-        if scorer.missing(full):  # the store's were of other prompts than those that tasks have now
+        if scorer.kept.missing(full):  # the store's were of other prompts than those that tasks have now
             with current.stage("score full precision"):
                 baseline = scorer.score(full, None, "full precision")
         baseline = with_units(_write_answers(prepared, full, baseline, full_file), baseline_units)
@@ -197,12 +197,12 @@ def _score(prepared: PreparedRun, config: Config, current: RunDirectory) -> Scor
 
 def _write_answers(prepared: PreparedRun, model: ScoredModel, records: pa.Table, file: Path) -> pa.Table:
     """Write a model's records, and the answers that it wrote beside them. Returns both as records."""
-    scorer = prepared.scorer
-    keys, generations = scorer.keys(model), scorer.generations(model)
+    kept = prepared.scorer.kept
+    keys, generations = kept.keys(model), kept.generations(model)
     if prepared.compared_answers and model == prepared.scored:
         full = prepared.full_precision
         own_tokens, tokens = (answers.score(full, None, "full precision") for answers in prepared.compared_answers)
-        generations = with_preferences(generations, tokens, scorer.generations(full), own_tokens)
+        generations = with_preferences(generations, tokens, kept.generations(full), own_tokens)
     write_records(file, records, keys)
     if not len(generations):
         return records
@@ -239,7 +239,7 @@ def _score_noise(prepared: PreparedRun, seed: int, scale: float, folder: Path) -
 
 
 def _prompts(prepared: PreparedRun, file: Path) -> dict[tuple[str, int], str]:
-    prepared.scorer.write_prompts(prepared.full_precision, file)
+    prepared.scorer.kept.write_prompts(prepared.full_precision, file)
     return read_prompts(file)
 
 
@@ -255,7 +255,7 @@ def _costs(prepared: PreparedRun, quantized: QuantizedRun | None) -> Costs:
 
 def _scoring_costs(prepared: PreparedRun, model: ScoredModel) -> ScoringCosts | None:
     of_text = {prepared.text.text.task: prepared.text.cost(model)} if prepared.text else {}
-    return total_costs(prepared.scorer.costs(model) | of_text)
+    return total_costs(prepared.scorer.kept.costs(model) | of_text)
 
 
 def _check_strict(config: Config, verdict: Verdict, run_dir: Path) -> None:

@@ -218,11 +218,11 @@ def check(prepared: PreparedRun, memo: Memo) -> None:
     if prepared.text and without_text and not prepared.text.text.needs_answers:
         prepared.text.cut(memo)
     is_here = prepared.full_precision.server is None  # what a server lacks, contacting it has shown
-    if is_here and (without_text or any(prepared.scorer.missing(model) for model in scored)):
+    if is_here and (without_text or any(prepared.scorer.kept.missing(model) for model in scored)):
         with terminal.output_to(prepared.log_file):
             memo(check_files, prepared.source.path, prepared.source.settings.trust_remote_code)
     scoring = prepared.scorer.setup.scoring
-    if prepared.plan and scoring.engine == VLLM and scoring.dequantize and prepared.scorer.missing(prepared.scored):
+    if prepared.plan and scoring.engine == VLLM and scoring.dequantize and prepared.scorer.kept.missing(prepared.scored):
         from bitsure.quantize.checkpoint import disk_space
 
         trust_remote_code = prepared.source.settings.trust_remote_code
@@ -240,13 +240,13 @@ def load_tasks(prepared: PreparedRun, memo: Memo) -> None:
     """
     prepared.scorer.load_missing(prepared.full_precision, memo)
     prepared.scorer.load_missing(prepared.scored, memo)
-    task, text = prepared.scorer.questions.task, prepared.text
-    if prepared.attributes and text is None and prepared.scorer.has_written_answers:
+    task, text, kept = prepared.scorer.questions.task, prepared.text, prepared.scorer.kept
+    if prepared.attributes and text is None and kept.has_written_answers:
         loaded = [each for tasks in prepared.scorer.load_tasks(memo) for each in tasks.tasks.values()]
         if not any(MultipleChoice.output_type == each.OUTPUT_TYPE for each in loaded):
             raise UserError(NOTHING)
     by_others = prepared.servers or prepared.scorer.setup.scoring.engine == VLLM
-    if by_others and prepared.scorer.has_written_answers:
+    if by_others and kept.has_written_answers:
         raise UserError(
             f"task.names=[{','.join(task.names)}]: answers are written by scoring.engine=local, and servers and vLLM are only "
             "asked for log-probabilities. Leave out the tasks whose answers the model writes."
@@ -254,7 +254,7 @@ def load_tasks(prepared: PreparedRun, memo: Memo) -> None:
     given = {f"task.samples={task.samples}": task.samples > 0, "task.p_true=true": task.p_true}
     given["task.preference=true"] = task.preference
     given |= {f"text={OF_ANSWERS}": text is not None and text.text.needs_answers}
-    if (unused := [setting for setting, is_given in given.items() if is_given]) and not prepared.scorer.has_written_answers:
+    if (unused := [setting for setting, is_given in given.items() if is_given]) and not kept.has_written_answers:
         raise UserError(
             f"{unused[0]}: of the tasks {', '.join(task.names)} none has answers that the model writes. Leave it out, or name "
             "such a task, as gsm8k is."

@@ -88,13 +88,14 @@ def with_settings(origin: Provenance, prepared: PreparedRun, metric: MetricSetti
 
 def with_data(origin: Provenance, prepared: PreparedRun) -> Provenance:
     """Return the provenance with the questions' number and origin, apart for full precision if they differ, and the servers."""
-    servers = {name: prepared.scorer.engine(model) for name, model in prepared.models.items()}
+    kept = prepared.scorer.kept
+    servers = {name: kept.engine(model) for name, model in prepared.models.items()}
     known = {name: server for name, server in servers.items() if server} | (origin.servers or {})
     origin = origin.model_copy(update={"servers": known or None})
-    origin = origin.model_copy(update={"questions": prepared.scorer.question_counts(prepared.scored)})
+    origin = origin.model_copy(update={"questions": kept.question_counts(prepared.scored)})
     if prepared.text:
         origin = origin.model_copy(update={"text": prepared.text.origin(prepared.scored)})
-    data, full = prepared.scorer.data(prepared.scored), prepared.scorer.data(prepared.full_precision)
+    data, full = kept.data(prepared.scored), kept.data(prepared.full_precision)
     if data == full:
         return origin.model_copy(update={"data": data})
     different = ", ".join(name for name in full if full[name] != data.get(name))

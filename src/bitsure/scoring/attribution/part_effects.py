@@ -91,7 +91,7 @@ class AttributedRun:
             "format": FORMAT,
             "weights": self.plan.made_from,
             "text": self.text.text.identity(source) if self.text else "held-out",
-            "tasks": {name: self.scorer.questions_key(name) for name in task.names},
+            "tasks": {name: self.scorer.kept.questions_key(name) for name in task.names},
             "setup": self.scorer.setup.key(quantized=False),
             **limits,
         }

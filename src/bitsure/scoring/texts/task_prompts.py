@@ -66,7 +66,7 @@ class TaskPrompts(TextSource):
     def identity(self, source: Source) -> dict[str, object]:
         task = self.scorer.questions.task
         template = {"model": source.fingerprint} if task.chat_template else {}
-        questions = {name: self.scorer.questions_key(name) for name in task.names}
+        questions = {name: self.scorer.kept.questions_key(name) for name in task.names}
         return {"name": OF_TASKS, "sha256": hash_json(questions), **template}
 
     @override

@@ -66,12 +66,12 @@ class WrittenText(TextSource):
 
     @override
     def identity(self, source: Source) -> dict[str, object]:
-        return {"name": OF_ANSWERS, "sha256": hash_json(self.scorer.keys(self._writer(source)))}
+        return {"name": OF_ANSWERS, "sha256": hash_json(self.scorer.kept.keys(self._writer(source)))}
 
     @override
     def cut(self, source: Source, memo: Memo) -> TokenizedText:
         writer, task = self._writer(source), self.scorer.questions.task
-        windows = cut_answers(self.scorer.generations(writer).to_pylist(), self.scorer.prompts(writer), source, task)
+        windows = cut_answers(self.scorer.kept.generations(writer).to_pylist(), self.scorer.kept.prompts(writer), source, task)
         if not windows:
             raise UserError(
                 f"text=written: none of the tasks {', '.join(task.names)} has answers that are written. Leave it out."

@@ -166,7 +166,7 @@ def pieces_of(prepared: preparation.PreparedRun, config: Config) -> list[WorkPie
 
 
 def _records(prepared: preparation.PreparedRun, model: ScoredModel, plan: Plan | None) -> list[WorkPiece]:
-    keys = prepared.scorer.keys(model)
+    keys = prepared.scorer.kept.keys(model)
     is_baseline = model == prepared.full_precision
     pieces = [WorkPiece("records", made_from, prepared, plan, task, is_baseline) for task, made_from in keys.items()]
     return pieces + ([WorkPiece("texts", prepared.text.key(model), prepared, plan, None, is_baseline)] if prepared.text else [])
