@@ -19,6 +19,7 @@ from bitsure.base.files import check_file_names
 from bitsure.config import help_text, hydra_errors, own_code, schema
 from bitsure.config.extras import run_extra
 from bitsure.config.labels import other_settings, quantizer_label
+from bitsure.config.model import check_there
 from bitsure.config.schema import Config
 from bitsure.config.validation import check_choices, to_dataclasses
 
@@ -56,7 +57,8 @@ def main(composed: DictConfig) -> None:
 
 
 def _run(config: Config, sweep_dir: str | None) -> None:
-    """Run a checked config. Heavy imports are made here, so that --help stays quick."""
+    """Run a checked config. Heavy imports are made here, so that --help and a wrong path are quick."""
+    check_there(config.model)
     from bitsure.results import Labels
 
     hydra_config = HydraConfig.get()

@@ -16,7 +16,7 @@ from bitsure.config.paths import CONF, PROJECT
     [
         ("quant=rnt3", "quant=rnt3: no such option. Did you mean rtn3"),
         ("hydra/launcher=jolib", "hydra/launcher=jolib: no such option. Did you mean joblib?"),
-        ("task.limt=3", "task.limt: no such setting. Did you mean limit? Its settings are task.name, "),
+        ("task.limt=3", "task.limt: no such setting. Did you mean task.limit? Its settings are task.name, "),
         ("mertic.n_bins=3", "mertic: no such setting. Did you mean metric"),
         ("quants=rtn3", "quants: no such setting. Did you mean quant? The settings are model, quant, "),
         ("task.seed=abc", "task.seed=abc: a whole number is needed."),

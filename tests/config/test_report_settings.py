@@ -52,7 +52,7 @@ def test_an_unknown_metric_option_is_refused(tmp_path):
     [
         (
             "defaults: [standard, _self_]\nn_bin: 3\n",
-            r"metric/mine\.yaml: metric\.n_bin: no such setting\. Did you mean n_bins\?",
+            r"metric/mine\.yaml: metric\.n_bin: no such setting\. Did you mean metric\.n_bins\?",
         ),
         ("defaults: [standard, _self_]\nn_bins: many\n", r"metric/mine\.yaml: .*Value 'many' .*metric\.n_bins"),
         ("defaults: [standard, _self_]\nn_bins: 0\n", r"metric/mine\.yaml: metric\.n_bins=0: must be 1 or more"),

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import torch
+
 from bitsure import results
 from bitsure.results import Labels
 from bitsure.run import provenance
@@ -12,6 +14,7 @@ def test_provenance_names_versions_and_machine_and_no_secret(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "s3cret")
     origin = provenance.collect(Labels(model="m", quantizer="rtn4"))
     assert (origin.packages["torch"] or "").startswith("2.13.0") and (origin.machine.cores or 0) >= 1
+    assert origin.machine.threads == torch.get_num_threads()
     assert None in (origin.packages["gptqmodel"], origin.packages["auto_gptq"])  # no environment holds both
     assert "s3cret" not in results.to_json(origin)
 

@@ -55,12 +55,18 @@ def in_one_line(error: BaseException, most: int = 300) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:most] or 'no message'}"
 
 
-def did_you_mean(given: str, allowed: Iterable[str]) -> str:
-    """Return " Did you mean …?" with the allowed names closest to the given one; empty if none is close."""
+def did_you_mean(given: str, allowed: Iterable[str], above: str = "") -> str:
+    """Return " Did you mean …?" with the allowed names closest to the given one; empty if none is close.
+
+    Args:
+        given: What was given.
+        allowed: The names.
+        above: What stands before each of them in the answer, such as `task.`.
+    """
     closest = sorted(difflib.get_close_matches(given, list(allowed), n=4), key=lambda name: _number_distance(given, name))
     if not closest:
         return ""
-    *others, last = closest
+    *others, last = (f"{above}{name}" for name in closest)
     return f" Did you mean {', '.join(others)} or {last}?" if others else f" Did you mean {last}?"
 
 

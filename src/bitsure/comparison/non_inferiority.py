@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from bitsure.comparison import verdict_words as words
 from bitsure.comparison.differences import was_compared
@@ -15,6 +15,7 @@ from bitsure.config.schema import VerdictSettings
 from bitsure.metrics.metric_names import MACRO, NOISE_CONTROL, PRIMARY
 from bitsure.records.text_units import is_of_written
 from bitsure.results.measurement import Comparison, Difference
+from bitsure.results.run_files import QuestionCount
 from bitsure.results.verdict import NOT_JUDGED, TaskVerdict, Verdict
 
 
@@ -24,6 +25,7 @@ def judge(
     metric: MetricSettings,
     noise_scale: float = 1.0,
     baseline: str = words.FULL_PRECISION_RUN,
+    questions: Mapping[str, QuestionCount] | None = None,
 ) -> Verdict:
     """Return the verdict on a comparison, over the tasks together and for each.
 
@@ -46,6 +48,7 @@ def judge(
             `metric.alpha` belongs to the primary tests.
         noise_scale: The output error of the noise control ÷ the quantizer's.
         baseline: What sentences call the first of the two runs.
+        questions: Task → how many questions it has and was asked; None where that is not known.
 
     Reference: Berger 1982 for the intersection–union test.
     """
@@ -60,8 +63,8 @@ def judge(
     aside = {task: words.repetition(task) for task in losses if is_repetition(task, losses)}
     aside |= {task: words.OWN_WORDS for task in losses if is_of_written(task)}
     excluded |= aside
-    part = [of_task for task, of_task in losses.items() if task not in excluded]
-    overall = judge_losses(mean_losses(part), level, sum(of_task["nll"].n for of_task in part))
+    part = {task: of_task for task, of_task in losses.items() if task not in excluded}
+    overall = judge_losses(mean_losses(list(part.values())), level, sum(of_task["nll"].n for of_task in part.values()))
     counted = {task: of_task for task, of_task in losses.items() if task not in aside}
     levels = holm_levels({task: of_task for task, of_task in counted.items() if can_decide(of_task)}, level)
     judged = {task: judge_losses(of_task, levels.get(task, level), of_task["nll"].n) for task, of_task in losses.items()}
@@ -73,7 +76,7 @@ def judge(
     return Verdict(
         verdict=overall.verdict,
         sentence=words.answer(overall, losses.keys(), baseline),
-        settles=words.what_settles(overall, losses.keys()),
+        settles=words.what_settles(overall, losses.keys(), _not_asked(part, questions or {})),
         margins=overall.margins,
         n=overall.n,
         excluded=excluded,
@@ -84,6 +87,13 @@ def judge(
         noise_control=around or None,
         tasks={task: _task_verdict(task, values, judged.get(task), excluded.get(task)) for task, values in tasks.items()},
     )
+
+
+def _not_asked(tasks: Collection[str], questions: Mapping[str, QuestionCount]) -> int | None:
+    """Return how many questions tasks have that were not asked; None where that is not known of one of them."""
+    if not all(task in questions for task in tasks):
+        return None
+    return sum(questions[task].available - questions[task].asked for task in tasks)
 
 
 def _task_verdict(

@@ -48,6 +48,7 @@ BINNED_ERROR = (
 UNITS = {"nll": " nats", TEXT_NLL: " nats"}
 SHOWN, ROUNDING = 5e-5, 1e-9  # the least change that four decimals show, and the largest that is an error of floats
 MANY = 1e7  # questions; more are never asked
+WIDE = 10  # a forecast whose ends lie further apart tells only the lower one
 ANSWERS: dict[Decision, tuple[str, str, str]] = {  # verdict → may it be shipped, where the limiting metric is, and others
     NON_INFERIOR: ("You may ship it", "surely within", "and so"),
     INFERIOR: ("Do not ship it", "surely beyond", "and so"),
@@ -79,12 +80,13 @@ def answer(judgement: Judgement, compared: Collection[str], baseline: str) -> st
     return f"{ship}: {label} is {place} its margin of {margin} ({change}){more}."
 
 
-def what_settles(judgement: Judgement, compared: Collection[str]) -> str:
+def what_settles(judgement: Judgement, compared: Collection[str], left: int | None = None) -> str:
     """Return how many questions would settle a verdict, and the margin that those asked can settle; empty if nothing would.
 
     Args:
         judgement: The verdict over the tasks together.
         compared: The tasks that have numbers with margins.
+        left: How many questions the tasks have that were not asked; None where that is not known.
     """
     if not compared:
         return ""
@@ -104,7 +106,9 @@ def what_settles(judgement: Judgement, compared: Collection[str]) -> str:
         if _is_lost(judgement.margins)
         else f"If nothing is lost, {more} would settle it"
     )
-    return f"{would} (80% power); {these} {_rounded_up(limiting.decidable_margin)}{unit}."
+    power = f"80% power{'; these cannot tell how many' if _is_wide(judgement.needed) else ''}"
+    too_few = f", but these tasks have {f'only {left:,}' if left else 'no'} more" * _is_more(judgement.needed, left)
+    return f"{would} ({power}){too_few}; {these} {_rounded_up(limiting.decidable_margin)}{unit}."
 
 
 def task_sentence(task: str, judgement: Judgement) -> str:
@@ -191,13 +195,31 @@ def question_count(questions: float | None) -> str:
 
 
 def question_range(needed: QuestionsNeeded) -> str:
-    """Return a forecast's interval: `1,600 to 4,700`, `over 1,600` without an end, `about 2,900` where it is not known."""
+    """Return a forecast's interval: `1,600 to 4,700`, or `about 2,900` where it is not known.
+
+    An end that is of no use is left out: `over 1,600` if the upper one is not known, above MANY or more than WIDE times the
+    lower one, and `up to 4,700` if the lower one is 0.
+    """
     low, high = question_count(needed.low), question_count(needed.high)
     if needed.low is None:
         return f"about {question_count(needed.if_lossless)}"
     if low == high:
         return low
-    return f"over {low}" if needed.high is None or needed.high > MANY else f"{low} to {high}"
+    if low == "0" and needed.high is not None and needed.high <= MANY:
+        return f"up to {high}"
+    return f"over {low}" if _is_wide(needed) else f"{low} to {high}"
+
+
+def _is_wide(needed: QuestionsNeeded) -> bool:
+    """Return whether a forecast's upper end says nothing that a lower end above 0 does not."""
+    low, high = needed.low, needed.high
+    return low is not None and (high is None or high > MANY or (low >= 1 and high > WIDE * low))
+
+
+def _is_more(needed: QuestionsNeeded, left: int | None) -> bool:
+    """Return whether even the least that may be needed is more than what is left to ask."""
+    least = needed.if_lossless if needed.low is None else needed.low
+    return left is not None and (least is None or least > left)
 
 
 def signed_change(change: float, ends: tuple[float, float] | None) -> str:

@@ -79,6 +79,17 @@ class ModelSettings:
         return ServerAddress.of("model", self)
 
 
+def check_there(model: ModelSettings, section: str = "model") -> None:
+    """Raise UserError if the directory or GGUF file that a section of the config names is not on this machine."""
+    if model.path is None:
+        return
+    path = Path(model.path)
+    is_file = path.suffix.lower() == ".gguf" and not path.is_dir()
+    if not (path.is_file() if is_file else path.is_dir()):
+        kind = "file" if is_file else "directory"
+        raise UserError(f"{section}.path={model.path}: no such {kind} (looked at {path.absolute()}).")
+
+
 def check_gguf_file(section: str, repo: str | None, file: str | None) -> None:
     """Raise UserError for a file in a section of the config that is no GGUF file of a repository."""
     if file is not None and (repo is None or not file.lower().endswith(".gguf")):

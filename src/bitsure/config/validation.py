@@ -256,7 +256,7 @@ def no_such_setting(key: str, group: DictConfig, chosen: str = "") -> str:
     whose = "Its" if above else "The"
     listed = f"{whose} settings are {', '.join(above + dot + setting for setting in known)}" if known else "It has none"
     where = f" of {chosen}" if chosen else ""
-    return f"{key}: no such setting{where}.{did_you_mean(name, known) or _elsewhere(name, group)} {listed}."
+    return f"{key}: no such setting{where}.{did_you_mean(name, known, above + dot) or _elsewhere(name, group)} {listed}."
 
 
 def _elsewhere(name: str, group: DictConfig) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bitsure.base.errors import UserError
 from bitsure.base.files import as_on_disk, hash_file
 from bitsure.base.store import Store, hash_each, hash_files
-from bitsure.config.model import ModelSettings
+from bitsure.config.model import ModelSettings, check_there
 from bitsure.hub import mirrors
 from bitsure.hub.repositories import LocalFiles, WantedModel
 from bitsure.hub.repository_files import find_file, find_model, missing_shards
@@ -158,6 +158,7 @@ def find_gguf(model: ModelSettings, hub_mirror: str | None, store: Store | None)
 
 
 def _find(model: ModelSettings, hub_mirror: str | None, store: Store | None, section: str, with_weights: bool) -> LocalFiles:
+    check_there(model, section)
     if is_gguf(model.file or model.path) and not Path(model.path or "x.gguf").is_dir():
         assert store is not None, "what a GGUF file is unpacked to lies in a store"
         file = find_gguf(model, hub_mirror, store)
@@ -168,10 +169,7 @@ def _find(model: ModelSettings, hub_mirror: str | None, store: Store | None, sec
         wanted = WantedModel(model.repo, model.revision, model.gated, model.trust_remote_code, with_weights, check)
         return find_model(wanted, hub_mirror, store)
     assert model.path is not None  # the settings have one of the two
-    path = Path(model.path)
-    if not path.is_dir():
-        raise UserError(f"{section}.path={model.path}: no such directory (looked at {path.absolute()}).")
-    return LocalFiles(path, None)
+    return LocalFiles(Path(model.path), None)
 
 
 def _check_before_weights(model: ModelSettings, section: str, config: Path) -> None:

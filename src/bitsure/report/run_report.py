@@ -63,7 +63,8 @@ def _compute(
         bits = about.quantization.bits_per_weight if about.quantization else None
         comparison = compare(baseline, records, metric, bits, about.noisy, about.baseline_bits)
         baseline_metrics = measure(baseline, metric)
-        judged = judge(comparison, margins, metric, about.noise_scale)
+        questions = about.provenance.questions if about.provenance else None
+        judged = judge(comparison, margins, metric, about.noise_scale, questions=questions)
         joined = join(baseline, records)
         changed_most = samples.most_changed(joined, about.prompts or {}, metric)
         changed = answer_changes(joined, metric)

@@ -21,8 +21,8 @@ class Machine(Result):
     """The processor's architecture."""
     cores: int | None
     """Processors; null where it is not known."""
-    threads: str | None
-    """The environment variable OMP_NUM_THREADS; null where it was not set."""
+    threads: Integer | None
+    """Threads that torch computed with. Runs of earlier versions have OMP_NUM_THREADS, null where it was not set."""
 
 
 class Labels(Result):

@@ -1,4 +1,4 @@
-"""Where a run's numbers come from. No secrets: of the environment, the number of threads alone."""
+"""Where a run's numbers come from. No secrets: nothing of the environment."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import subprocess
 import sys
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError
+
+import torch
 
 from bitsure.base import terminal
 from bitsure.base.files import hash_file
@@ -53,7 +55,7 @@ def collect(labels: Labels) -> Provenance:
         system=platform.platform(),
         processor=platform.machine(),
         cores=os.cpu_count(),
-        threads=os.environ.get("OMP_NUM_THREADS"),  # sums in another order make GPTQ choose other codes
+        threads=torch.get_num_threads(),  # sums in another order make GPTQ choose other codes
     )
     return Provenance(
         command=[os.path.basename(sys.argv[0]), *sys.argv[1:]],

@@ -77,8 +77,8 @@ def test_settings_that_do_not_exist_or_are_of_another_type_are_all_named():
     errors = compose_errors("quant=rtn3", *wrong)
     assert sorted(error.split(" (")[0] for error in errors) == ["16 cells"] * 3 + ["8 cells"]
     text = "\n".join(errors)
-    assert "calib.sed: no such setting of calib=pocket. Did you mean seed? Its settings are calib.name, calib.kind," in text
-    assert "quant.bit: no such setting of quant=rtn3. Did you mean bits?" in text
+    assert "calib.sed: no such setting of calib=pocket. Did you mean calib.seed? Its settings are calib.name, " in text
+    assert "quant.bit: no such setting of quant=rtn3. Did you mean quant.bits?" in text
     assert "modle: no such setting. Did you mean model?" in text
     assert "quant.group_size=wide: a whole number is needed" in text
 
