@@ -9,6 +9,7 @@ from bitsure.comparison import judge
 from bitsure.comparison.verdict_words import BINNED_ERROR, outcome, question_range, verdict_details
 from bitsure.config.schema import VerdictSettings
 from bitsure.results import Difference
+from bitsure.results.run_files import QuestionCount
 from bitsure.results.verdict import QuestionsNeeded
 from tests.builders.settings import MARGINS, METRIC
 
@@ -136,6 +137,31 @@ def test_a_loss_that_is_sure_is_the_least_that_its_interval_allows():
     )
     by_task = verdict_details(verdict).popitem()[1]
     assert all("; at best " in line and len(line) <= 160 for line in by_task)
+
+
+@pytest.mark.parametrize(
+    ("available", "words"),
+    [
+        ({"t": 1000}, " (80% power), but these tasks have no more; these 1,000 settle"),
+        ({"t": 1600}, " (80% power), but these tasks have only 600 more; these 1,000 settle"),
+        ({"t": 9000}, " (80% power); these 1,000 settle"),
+        ({}, " (80% power); these 1,000 settle"),  # as of a harness log, which does not say
+    ],
+)
+def test_a_forecast_says_where_the_tasks_have_fewer_questions(available, words):
+    questions = {task: QuestionCount(asked=1000, available=n) for task, n in available.items()}
+    compared = comparison(around(0, 0.008), NOTHING, NOTHING, variance_error=0.1)
+    verdict = judge(compared, MARGINS, METRIC, questions=questions)
+    assert 600 < verdict.questions_needed.low < 8000 and words in verdict.settles
+
+
+def test_a_forecast_that_spans_more_than_a_factor_of_ten_tells_its_lower_end_and_why():
+    compared = comparison(around(0, 0.008), NOTHING, NOTHING, variance_error=0.7)
+    verdict = judge(compared, MARGINS, METRIC)
+    assert verdict.questions_needed.high > 10 * verdict.questions_needed.low > 0
+    assert verdict.settles.startswith(
+        "If nothing is lost, over 270 more questions would settle it (80% power; these cannot tell how many); these 1,000 "
+    )
 
 
 def test_a_forecast_of_calibration_counts_that_its_limit_is_estimated():
@@ -272,6 +298,8 @@ def test_margins_must_be_positive():
         (1601, 4680, "1,600 to 4,700"),
         (2001, 2004, "2,000"),
         (20_100, None, "over 20,000"),
+        (8_100, 280_000, "over 8,100"),
+        (0, 580, "up to 580"),
         (None, None, "about 2,900"),
         (2e7, 9e9, "> 10,000,000"),
     ],
