@@ -14,12 +14,14 @@ from bitsure.base import progress, terminal
 def test_without_a_terminal_progress_comes_in_lines_with_the_time_left(capsys, monkeypatch):
     clock = iter(range(0, 1000, 4))
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    with progress.progress("scoring", 40) as advance:
+    with progress.progress("scoring", 40, "choices") as advance:
         for _ in range(6):
             advance(5)
     lines = capsys.readouterr().out.splitlines()
-    shown = ["scoring: 15 of 40, 0:00:12 elapsed, 0:00:20 left", "scoring: 30 of 40, 0:00:24 elapsed, 0:00:08 left"]
-    assert lines == shown
+    assert lines == [
+        "scoring: 15 of 40 choices, 0:00:12 elapsed, 0:00:20 left",
+        "scoring: 30 of 40 choices, 0:00:24 elapsed, 0:00:08 left",
+    ]
 
 
 def test_no_time_is_left_after_more_steps_than_expected(capsys, monkeypatch):
@@ -34,9 +36,9 @@ def test_progress_stays_visible_while_a_librarys_output_goes_to_a_file(capsys, m
     with progress.progress("quantizing", None) as advance, terminal.output_to(tmp_path / "log"):
         print("a banner")
         print("a warning", file=sys.stderr)
-        advance(1, total=2)
+        advance(1, total=2, note="h.0", unit="blocks")
     shown = capsys.readouterr()
-    assert shown.out.startswith("quantizing: 1 of 2") and "banner" not in shown.out and shown.err == ""
+    assert shown.out.startswith("quantizing: 1 of 2 blocks (h.0), ") and "banner" not in shown.out and shown.err == ""
     assert (tmp_path / "log").read_text() == "a banner\na warning\n"
 
 
@@ -60,8 +62,8 @@ def test_what_is_over_at_once_shows_nothing(capsys):
 def test_a_bar_breaks_no_word_and_says_what_is_elapsed_and_what_is_left(width):
     out = io.StringIO()
     bar = progress.Bar(Console(file=out, width=width, force_terminal=True, color_system=None), transient=False)
-    bar.add_task("cell 13 of 24: pocket-300k, w4a8kv4: scoring full precision", total=123_456, completed=9_876)
+    bar.add_task("cell 13 of 24: pocket-300k, w4a8kv4: scoring full precision", total=123_456, completed=9_876, unit="choices")
     bar.console.print(*bar.get_renderables(), sep="\n")
     lines = out.getvalue().splitlines()
     assert " ".join(" ".join(lines[:-1]).split()) == "cell 13 of 24: pocket-300k, w4a8kv4: scoring full precision"
-    assert re.search(r"9876/123456 \d:\d\d:\d\d elapsed", lines[-1]) and all(len(line) <= width for line in lines)
+    assert re.search(r"9876 of 123456 choices, \d:\d\d:\d\d elapsed", lines[-1]) and all(len(line) <= width for line in lines)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task
+from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.table import Column
 from rich.text import Text
 
@@ -26,13 +26,14 @@ REFRESH = 1.0  # seconds after which its time is shown anew
 class Advance(Protocol):
     """Reports progress."""
 
-    def __call__(self, n: int = 1, total: int | None = None, note: str = "") -> None:
+    def __call__(self, n: int = 1, total: int | None = None, note: str = "", unit: str = "") -> None:
         """Count n more steps as done.
 
         Args:
             n: How many steps.
             total: How many there are in all, where that has changed.
             note: What is shown beside them.
+            unit: What the steps are, such as `blocks`, where that is known only now.
         """
 
 
@@ -61,12 +62,13 @@ def begin_cell(name: str) -> None:
 
 
 @contextmanager
-def progress(description: str, total: int | None) -> Iterator[Advance]:
+def progress(description: str, total: int | None, unit: str = "") -> Iterator[Advance]:
     """Show progress with the time elapsed and left: a bar on a terminal, elsewhere a line every LOG_EVERY seconds.
 
     Args:
         description: What is done.
         total: How many steps there are; None where that is unknown.
+        unit: What the steps are, such as `windows`; empty where that is unknown.
 
     Yields:
         A function that counts steps.
@@ -74,29 +76,33 @@ def progress(description: str, total: int | None) -> Iterator[Advance]:
     out = terminal.console()
     with _covered():
         if not out.is_terminal:
-            yield _progress_lines(out, _in_cell(description), total)
+            yield _progress_lines(out, _in_cell(description), total, unit)
             return
         with Bar(out, transient=bool(_state.cell)) as bar:
-            task = bar.add_task(_in_cell(description), total=total)
+            task = bar.add_task(_in_cell(description), total=total, unit=unit)
 
-            def advance(n: int = 1, total: int | None = None, note: str = "") -> None:
+            def advance(n: int = 1, total: int | None = None, note: str = "", unit: str = "") -> None:
                 if total is not None:
                     bar.update(task, total=total)
+                if unit:
+                    bar.update(task, unit=unit)
                 bar.update(task, advance=n, description=_in_cell(f"{description} {note}"))
 
             yield advance
 
 
 class _TimesColumn(ProgressColumn):
-    """The time elapsed, and left where that can be told."""
+    """The steps done, and the time elapsed, and left where that can be told."""
 
     def __init__(self) -> None:
         super().__init__(table_column=Column(no_wrap=True))
 
     def render(self, task: Task) -> Text:
-        """Return both times in words."""
+        """Return all in words."""
         left = f", {clock(task.time_remaining)} left" if task.time_remaining else ""
-        return Text(f"{clock(task.elapsed or 0)} elapsed{left}")
+        return Text(
+            f"{_count(round(task.completed), task.total, task.fields['unit'])}, {clock(task.elapsed or 0)} elapsed{left}"
+        )
 
 
 class Bar(Progress):
@@ -105,7 +111,6 @@ class Bar(Progress):
     def __init__(self, out: Console, transient: bool) -> None:
         super().__init__(
             BarColumn(bar_width=None),
-            MofNCompleteColumn(),
             _TimesColumn(),
             console=out,
             expand=True,
@@ -121,19 +126,24 @@ class Bar(Progress):
             yield self.make_tasks_table([task])
 
 
-def _progress_lines(out: Console, description: str, expected: int | None) -> Advance:
+def _count(done: int, expected: float | None, unit: str) -> str:
+    """Return what is done: `3 of 12 blocks`, `3 blocks` or `3`."""
+    return f"{f'{done} of {expected:.0f}' if expected else done} {unit}".rstrip()
+
+
+def _progress_lines(out: Console, description: str, expected: int | None, steps: str) -> Advance:
     started = last = time.monotonic()
     done = 0
 
-    def advance(n: int = 1, total: int | None = None, note: str = "") -> None:
-        nonlocal done, expected, last
-        done += n
+    def advance(n: int = 1, total: int | None = None, note: str = "", unit: str = "") -> None:
+        nonlocal done, expected, last, steps
+        done, steps = done + n, unit or steps
         expected = expected if total is None else total
         now = time.monotonic()
         if now - last >= _log_every() and done:
             left = f", {clock((now - started) / done * max(0, expected - done))} left" if expected else ""
-            count = f"{done} of {expected}" if expected else str(done)
-            out.print(f"{description}: {count} {note}".rstrip() + f", {clock(now - started)} elapsed{left}", markup=False)
+            what = f"{_count(done, expected, steps)}{f' ({note})' if note else ''}"
+            out.print(f"{description}: {what}, {clock(now - started)} elapsed{left}", markup=False)
             last = now
 
     return advance

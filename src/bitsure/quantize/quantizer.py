@@ -77,7 +77,7 @@ class QuantizationJob:
     log_file: Path
     """Where the output of libraries goes."""
     advance: Callable[..., None] = lambda *steps, **total: None
-    """Progress: `advance(1, total=n)` after each of n steps."""
+    """Progress: `advance(1, total=n, unit="layers")` after each of n steps."""
     matched: Quantization | None = None
     """The proof of `matched_quantizer`; None where the quantizer has none."""
     checkpoint: Path | None = None

@@ -116,7 +116,8 @@ class Scorer:
         with terminal.output_to(self.log_file):
             total = sum(self._loaded[name].count_requests(settings) for name in names)
         lm: HookedLM | None = None
-        with progress(f"scoring {label}", total) as advance, terminal.output_to(self.log_file):
+        unit = " and ".join(sorted({"answers" if self._loaded[name].has_written_answers else "choices" for name in names}))
+        with progress(f"scoring {label}", total, unit) as advance, terminal.output_to(self.log_file):
             for name in names:
                 with self.kept.lock(model, name):
                     if self.kept.has(model, name, to_read=True):

@@ -170,13 +170,13 @@ def _returning_tuples(model: nn.Module, advance: Callable[..., None]) -> Iterato
     def as_tuple(block: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor | tuple[Any, ...]) -> tuple[Any, ...]:
         if block not in begun:
             begun.append(block)
-            advance(1 if len(begun) > 1 else 0, total=len(blocks))
+            advance(1 if len(begun) > 1 else 0, total=len(blocks), unit="blocks")
         return output if isinstance(output, tuple) else (output,)
 
     handles = [block.register_forward_hook(as_tuple) for block in blocks]
     try:
         yield
-        advance(1, total=len(blocks))
+        advance(1, total=len(blocks), unit="blocks")
     finally:
         for handle in handles:
             handle.remove()

@@ -104,7 +104,7 @@ def quantize(quant: GptqSettings, job: QuantizationJob) -> None:
         model = GPTQModel.load(str(model_path), settings, dtype=getattr(torch, job.dtype), trust_remote_code=False)
         blocks = model.model.config.num_hidden_layers
         model.layer_callback = lambda layer_idx, submodule_finalized: (
-            None if submodule_finalized else job.advance(1, total=blocks)
+            None if submodule_finalized else job.advance(1, total=blocks, unit="blocks")
         )
         rows = [{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in job.windows]
         model.quantize(rows, batch_size=8)

@@ -132,7 +132,7 @@ class LlamaCpp(Quantizer):
         for name in order:
             values, layer = state[names[name]].float().numpy(), names[name].removesuffix(".weight")
             kind = libgguf.GGMLQuantizationType[types.get(name, "F32")]
-            job.advance(1, total=len(order))
+            job.advance(1, total=len(order), unit="tensors")
             if name not in types:
                 tensors[name] = values_as_in_file(header, name, values, model), kind
                 continue

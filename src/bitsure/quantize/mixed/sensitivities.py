@@ -72,7 +72,7 @@ def measure_losses(
                 of_bits = {bits: weights(name, bits) for bits in candidates}
                 measured[number] = _losses_of_block(name, blocks[number], of_bits, partial(_divergence, model, number, batches))
                 write(file, measured[number])
-            advance(1, total=len(blocks), note=f"{prefix}.{number}: what its layers lose")
+            advance(1, total=len(blocks), note=f"{prefix}.{number}: what its layers lose", unit="blocks")
         model.to(home)
         advance(-len(blocks))  # They are gone through once more, to be rounded.
     return {layer: losses for of_block in measured for layer, losses in (of_block or {}).items()}

@@ -78,7 +78,7 @@ def quantize(
             write_part(done[-1], weights, InferenceScheme.merge(schemes, Rotations()))
             change = root_ratio(*map(sum, zip(*squares, strict=True)))
             note = f"weights changed by {change:.3f}"
-        advance(1, total=total, note=f"{prefix}: {note}")
+        advance(1, total=total, note=f"{prefix}: {note}", unit="blocks")
         if len(done) == total:
             break  # The last block computes no other block's input.
     merge_parts(done, out, rotations)
@@ -122,7 +122,7 @@ def _round_weights(
             layers = {f"{done[-1].name}.{name}": layer for name, layer in linears(block).items()}
             weights = {name: round_to_nearest(matrix(layer), grid.of_layer(name)) for name, layer in layers.items()}
         write_part(done[-1], weights, replace(scheme, rotations=Rotations()))
-        advance(1, total=len(blocks), note=done[-1].name)
+        advance(1, total=len(blocks), note=done[-1].name, unit="blocks")
     merge_parts(done, out, rotations)
 
 

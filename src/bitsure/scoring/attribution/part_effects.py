@@ -111,7 +111,7 @@ class AttributedRun:
             sample = choose_sample(pair, windows, self.text is not None, questions, engine, self.settings)
         batches = list(_batches(sample.windows))
         with (
-            progress("attributing the loss to parts", 2 * len(batches) + len(sample.batches)) as advance,
+            progress("attributing the loss to parts", 2 * len(batches) + len(sample.batches), "batches") as advance,
             terminal.output_to(self.log_file),
         ):
             saved = _SavedNumbers(parts, advance)

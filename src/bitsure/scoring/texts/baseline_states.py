@@ -89,7 +89,10 @@ class BaselineStates:
 
     def _write_all(self, model: TextModel, windows: Sequence[TextWindow], writer: StatesWriter) -> None:
         done = 0
-        with progress("full precision's states of the text", len(windows)) as advance, terminal.output_to(self._log_file):
+        with (
+            progress("full precision's states of the text", len(windows), "windows") as advance,
+            terminal.output_to(self._log_file),
+        ):
             while done < len(windows):
                 batch = model.next_batch(windows[done:])
                 writer.write(model.states(batch))

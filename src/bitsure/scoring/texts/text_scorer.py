@@ -129,7 +129,7 @@ class TextScorer:
         if model.weights is not None:
             full = baseline.full_model(windows, resumed)
         with (
-            progress(f"scoring {label} on {self.text.task}", len(windows)) as advance,
+            progress(f"scoring {label} on {self.text.task}", len(windows), "windows") as advance,
             terminal.output_to(self.log_file),
             measured() as use,
         ):

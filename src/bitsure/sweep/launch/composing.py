@@ -70,7 +70,7 @@ def _in_processes(composer: CellComposer, jobs: Sequence[Job]) -> list[Outcome]:
     # forked, so that the processes have Hydra's state; nothing in this one has threads yet
     context = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(processes, context, initializer=_keep, initargs=(composer,))
-    with pool, progress("composing the cells", len(jobs)) as advance:
+    with pool, progress("composing", len(jobs), "cells") as advance:
         outcomes = []
         for outcome in pool.map(_compose, jobs, chunksize=AT_ONCE):
             outcomes.append(outcome)

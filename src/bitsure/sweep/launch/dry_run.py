@@ -74,7 +74,7 @@ def inspect_cells(cells: Sequence[ComposedCell], errors: CellErrors, memo: Memo,
     try:
         inspected = []
         refused = {n for numbers in errors.numbers.values() for n in numbers}.difference(cell.number for cell in cells)
-        with offline(), progress("checking the cells", len(cells) + len(refused)) as advance:
+        with offline(), progress("checking", len(cells) + len(refused), "cells") as advance:
             advance(len(refused))
             for cell in cells:
                 inspected.append(_inspect(cell, errors, memo, on_nodes))
