@@ -125,6 +125,7 @@ def test_a_second_run_finds_everything_in_the_store_and_loads_no_model(bitsure, 
     assert done.returncode == 0, done.stderr
     first, second = (read_records(folder / "records.parquet") for folder in (finished.directory, tmp_path / "second"))
     assert first == second
+    assert "reused     records of full precision and quantized, scored before; " in done.stdout
 
 
 @pytest.mark.slow

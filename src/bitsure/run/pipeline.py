@@ -91,6 +91,7 @@ def run(
             current.write_json("provenance.json", origin)
         with current.stage("load tasks"):
             load_tasks(prepared, memo)
+        reused = _reused(prepared)
         with tracking.track_run(config, settings, run_dir, sweep, prepared.log_file, labels) as tracker:
             quantized = _quantize(prepared, config, current) if prepared.plan else None
             scored = _score(prepared, config, current)
@@ -122,11 +123,18 @@ def run(
         if tracker.warning:
             current.warn(tracker.warning)
     if sweep is None:  # the line of a sweep's cell is its launcher's, and all of this is on its page
-        records = run_dir / "records.parquet"
-        places = {"report": report.page, "records": records, "checkpoint": about.checkpoint_in_words, "W&B": tracker.where}
+        places: dict[str, object] = {"report": report.page, "records": run_dir / "records.parquet", "reused": reused}
+        places |= {"checkpoint": about.checkpoint_in_words, "W&B": tracker.where}
         terminal_summary.show(report, about, config.metric, places)
     if report.verdict:
         _check_strict(config, report.verdict, run_dir)
+
+
+def _reused(prepared: PreparedRun) -> str | None:
+    """Return which models are not scored in this run, and how they would be; None if all are."""
+    if not (names := prepared.scored_before):
+        return None
+    return f"records of {' and '.join(names)}, scored before; BITSURE_STORE=NEW_DIR before the command scores anew"
 
 
 def _quantize(prepared: PreparedRun, config: Config, current: RunDirectory) -> QuantizedRun:

@@ -89,6 +89,12 @@ class PreparedRun:
         return {"full precision": self.full_precision} | ({"quantized": self.scored} if self.is_pair else {})
 
     @property
+    def scored_before(self) -> list[str]:
+        """The models of which the store has all records; device, device_map and batch do not tell records apart."""
+        kept, text = self.scorer.kept, self.text
+        return [name for name, model in self.models.items() if not (kept.missing(model) or (text and text.missing(model)))]
+
+    @property
     def servers(self) -> dict[str, Server]:
         """The servers that run models, by what they run."""
         return {name: model.server for name, model in self.models.items() if model.server}
