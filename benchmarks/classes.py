@@ -136,13 +136,11 @@ def read_rows(path: Path) -> dict[str, ClassRow]:
 
 def summary(rows: Sequence[ClassRow]) -> list[str]:
     """Return how many classes are scored and quantized."""
-    built = [row for row in rows if row.built]
-    ways = Counter(row.scoring if row.scored else "refused" for row in built)
-    equal = Counter(row.equality for row in built)
+    ways = Counter(row.scoring if row.scored else "refused" for row in rows)
+    equal = Counter(row.equality for row in rows)
     lines = [
-        f"{len(rows)} of the {len(families())} causal families of transformers {version('transformers')} are in the table; "
-        f"{len(rows) - len(built)} of these have no model that transformers itself builds here. "
-        f"The table took {sum(row.seconds for row in rows) / 60:.0f} processor minutes.",
+        f"{len(rows)} of the {len(families())} causal families of transformers {version('transformers')} are in the table. "
+        f"It took {sum(row.seconds for row in rows) / 60:.0f} processor minutes.",
         "",
         "| | classes |",
         "|---|---:|",
@@ -155,7 +153,7 @@ def summary(rows: Sequence[ClassRow]) -> list[str]:
         f"| scores equal to plain float32 passes, which themselves are off or run in no other type | {equal['float32']} |",
     ]
     for name in QUANTIZERS:
-        done = sum(row.share(name) is not None for row in built)
+        done = sum(row.share(name) is not None for row in rows)
         lines.append(f"| quantized by {name} | {done} |")
     lines.append(f"| crashed | {sum(bool(row.crashes) for row in rows)} |")
     return lines
@@ -173,12 +171,6 @@ def table(rows: Sequence[ClassRow]) -> list[str]:
         "|---|---|---|---|" + "---|" * len(QUANTIZERS),
     ]
     for row in rows:
-        if not row.built:
-            lines.append(
-                f"| {row.family} | {row.name} | not built ({reasons.setdefault(row.scoring, len(reasons) + 1)}) |"
-                + " |" * (1 + len(QUANTIZERS))
-            )
-            continue
         scored = row.scoring if row.scored else cell(row.scoring)
         if row.why:
             scored += f" ({reasons.setdefault(row.why, len(reasons) + 1)})"

@@ -93,11 +93,23 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 
 
+# Of a config class that refuses its own defaults: what its parts need.
+PARTS: dict[str, dict[str, dict[str, Any]]] = {
+    "gemma4_assistant": {
+        "text_config": {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0, "num_kv_shared_layers": 0}
+    }
+}
+
+
 def small_config(family: str) -> PreTrainedConfig:
     """Return a small config of a family, by its `model_type`."""
     from transformers import CONFIG_MAPPING
 
-    config: PreTrainedConfig = CONFIG_MAPPING[family](**_small(CONFIG_MAPPING[family]()))
+    parts = PARTS.get(family, {})
+    small = _small(CONFIG_MAPPING[family](**parts))
+    for name, part in parts.items():
+        small[name] |= part
+    config: PreTrainedConfig = CONFIG_MAPPING[family](**small)
     return config
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bitsure.base.errors import UserError, in_one_line
+from bitsure.base.errors import UserError
 from bitsure.base.json_files import read_object
 from bitsure.base.out_of_memory import is_out_of_memory, memory_errors
 from bitsure.base.resources import keep_no_large_blocks
@@ -124,11 +125,24 @@ def empty_model(path: Path, trust_remote_code: bool = False) -> PreTrainedModel:
     except (StrictDataclassError, *BUILD_ERRORS) as error:
         if trust_remote_code or is_out_of_memory(error):
             raise
-        raise UserError(
-            f"{path / 'config.json'} describes no model that transformers builds ({in_one_line(error)}). "
-            "Bring the config.json that belongs to the model."
-        ) from error
+        log.info("transformers' own error", exc_info=error)
+        raise UserError(f"{path / 'config.json'} describes no model that transformers builds{_why_not_built(error)}") from error
     return cast("PreTrainedModel", model)
+
+
+def _why_not_built(error: Exception) -> str:
+    """Return the rest of a sentence that says why transformers builds no model, and what to do."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    if needed := re.search(r"requires the (\S+) library", str(error)):
+        return f" without the library {needed[1]}, which is not installed: pip install {needed[1]}."
+    if isinstance(error, StrictDataclassError | ValueError):  # about a setting, as transformers checked it
+        words = " ".join(str(error).split())[:300].rstrip(".")
+        return f", which says: {words}. Bring the config.json that belongs to the model."
+    return (
+        ": its code fails on these settings. Bring the config.json that belongs to the model; of a whole with several parts, "
+        "such as text and sound, that of the language model. The run's log has its own error."
+    )
 
 
 def _from_pretrained(path: Path, dtype: str, settings: ModelSettings, **placement: Any) -> PreTrainedModel:

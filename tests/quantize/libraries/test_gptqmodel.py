@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.tiny_models import build_small, small_config
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.models.load import load_model
@@ -24,6 +25,7 @@ from bitsure.scoring.local.local_engine import LocalEngine
 from tests.builders.marks import needs_gptqmodel
 from tests.builders.plans import plan
 from tests.builders.quantizing import NATIVE
+from tests.builders.tokenizers import byte_tokenizer
 
 pytestmark = needs_gptqmodel
 
@@ -106,3 +108,46 @@ def test_layers_that_the_library_leaves_out_are_counted_and_the_way_out_is_named
     message = rf"leaves out 1 of the {len(names)} linear layers .* such as {names[0]}\. quant\.backend=native"
     with pytest.raises(UserError, match=message):
         gptqmodel._check_complete(Gptq(**NATIVE), job)
+
+
+@pytest.mark.parametrize(
+    "family, reason",
+    [
+        ("afmoe", r"gptqmodel leaves out 20 of the 28 linear layers .* such as model\.layers\.0\.mlp\.down_proj"),
+        ("bert", r"gptqmodel does not quantize this model: it does not know this family\. The run's log has its own error"),
+    ],
+)
+def test_families_that_the_library_does_not_do_are_refused_before_it_works(family, reason, calib_file, tmp_path, monkeypatch):
+    from gptqmodel.models.base import BaseQModel
+
+    build_small(family).save_pretrained(tmp_path / family)
+    byte_tokenizer().save_pretrained(tmp_path / family)
+    monkeypatch.setattr(BaseQModel, "quantize", lambda *given, **more: pytest.fail("it quantizes"))
+    planned = plan(tmp_path / family, Gptq(**NATIVE | {"backend": "gptqmodel"}), calib_file)
+    with pytest.raises(UserError, match=reason):
+        ensure_quantized(planned, Store(tmp_path / "store"), tmp_path / "log")
+
+
+def test_a_model_of_text_and_images_is_quantized(calib_file, tmp_path):
+    """Its config has no number of layers; that of its text decoder has."""
+    build_small("gemma3").save_pretrained(tmp_path / "gemma3")
+    byte_tokenizer().save_pretrained(tmp_path / "gemma3")
+    small_config("gemma3").save_pretrained(tmp_path / "gemma3")
+    planned = plan(tmp_path / "gemma3", Gptq(**NATIVE | {"backend": "gptqmodel"}), calib_file)
+    assert len(ensure_quantized(planned, Store(tmp_path / "store"), tmp_path / "log").proof.modules_quantized) == 14
+
+
+@pytest.mark.parametrize(
+    "words, reason",
+    [
+        ("<class 'X'> requires package mamba-ssm, but mamba-ssm not installed.", "needs the package mamba-ssm, which is not"),
+        (
+            "<class 'X'> requires version mamba_ssm>=2, but not installed.",
+            "needs the package mamba_ssm, which is not",
+        ),
+        ("Can't load image processor for 'x'. If you were trying", "needs the model's preprocessor_config.json"),
+        ("'NoneType' object is not subscriptable", "its code for this family fails"),
+    ],
+)
+def test_what_the_library_says_is_put_in_words(words, reason):
+    assert reason in gptqmodel._why(words)

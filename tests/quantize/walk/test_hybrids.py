@@ -51,9 +51,25 @@ def test_many_weights_that_are_no_linear_layers_are_named():
     assert "transformer.layer.0.rel_attn.q" in unknown_weights(build_small("xlnet"))
 
 
-def test_blocks_that_do_not_follow_each_other_are_refused():
-    with pytest.raises(UserError, match=r"blocks cannot be gone through one by one \("):
-        list(walk(build_small("openai-gpt"), torch.arange(10, 74).reshape(2, 32)))
+def test_blocks_that_do_not_follow_each_other_are_refused(caplog):
+    model, windows = build_small("llama"), torch.arange(10, 74).reshape(2, 32)
+    run = model.base_model.forward
+
+    def twice(**given):  # the blocks read states that the model's code expects to have changed
+        states = run(**given).last_hidden_state
+        raise LookupError(f"{states.shape} of another model")
+
+    model.base_model.forward = twice
+    with caplog.at_level("INFO"), pytest.raises(UserError, match=r"cannot be gone through one by one, because its code .* log"):
+        list(walk(model, windows))
+    assert "LookupError: torch.Size([1, 8, 64]) of another model" in caplog.text
+
+
+def test_blocks_that_return_a_list_are_gone_through():
+    model = build_small("openai-gpt")
+    output_errors(model, lambda name, layer: matrix(layer), torch.arange(10, 74).reshape(2, 32))
+    walked = [feed for _, _, feed in walk(model, torch.arange(10, 74).reshape(2, 32))]
+    assert torch.allclose(walked[-1].batches[0], model.transformer(torch.arange(10, 74).reshape(2, 32))[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("family, name", [("gemma3", "model.language_model.layers"), ("gemma3n_text", "model.layers")])

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from inspect import isfunction
@@ -102,7 +103,8 @@ def quantize(quant: GptqSettings, job: QuantizationJob) -> None:
         )
         # Its own choice on a CPU is bfloat16, which changes half-precision weights before they are quantized.
         model = GPTQModel.load(str(model_path), settings, dtype=getattr(torch, job.dtype), trust_remote_code=False)
-        blocks = model.model.config.num_hidden_layers
+        _check_chosen(quant, job, model)
+        blocks = model.model.config.get_text_config().num_hidden_layers
         model.layer_callback = lambda layer_idx, submodule_finalized: (
             None if submodule_finalized else job.advance(1, total=blocks, unit="blocks")
         )
@@ -112,20 +114,35 @@ def quantize(quant: GptqSettings, job: QuantizationJob) -> None:
     _check_complete(quant, job)
 
 
+def _check_chosen(quant: GptqSettings, job: QuantizationJob, model: Any) -> None:
+    """Raise UserError if gptqmodel's table of the family lacks layers of a loaded model, before it quantizes the others."""
+    inside = {name for together in model.simple_layer_modules(model.model.config, model.quantize_config) for name in together}
+    begin = tuple(f"{blocks}." for blocks in model.extract_layers_node())
+    names = [name for name, _ in model.model.named_modules() if name.startswith(begin)]
+    # in a list of blocks a layer's name begins with its block's number
+    chosen = {n for n in names if any(n.startswith(b) and n.removeprefix(b).partition(".")[2] in inside for b in begin)}
+    _check_none_left_out(quant, job, chosen)
+
+
 def _check_complete(quant: GptqSettings, job: QuantizationJob) -> None:
     """Raise UserError if gptqmodel left out layers or stored them in parts, which it does without a word."""
     from safetensors import safe_open
 
+    written = set()
+    for path in job.directory.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            written |= {key.removesuffix(".qweight") for key in file.keys() if key.endswith(".qweight")}  # noqa: SIM118 - not a dict
+    _check_none_left_out(quant, job, written)
+
+
+def _check_none_left_out(quant: GptqSettings, job: QuantizationJob, quantized: set[str]) -> None:
+    """Raise UserError unless all linear layers in the model's blocks are among those that gptqmodel names."""
     from bitsure.quantize.checkpoint.read_checkpoint import own_names
     from bitsure.quantize.walk.targets import block_linears
 
     modules = empty_modules(job.source.path)
-    own, layers, written = own_names(modules), block_linears(modules), set()
-    for path in job.directory.glob("*.safetensors"):
-        with safe_open(path, "pt") as file:
-            names = {key.removesuffix(".qweight") for key in file.keys() if key.endswith(".qweight")}  # noqa: SIM118 - not a dict
-        written |= {own(f"{name}.weight").removesuffix(".weight") for name in names}
-    if left_out := sorted(layers.keys() - written):
+    own, layers = own_names(modules), block_linears(modules)
+    if left_out := sorted(layers.keys() - {own(f"{name}.weight").removesuffix(".weight") for name in quantized}):
         raise UserError(
             f"quant={quant.name}: gptqmodel leaves out {len(left_out)} of the {len(layers)} linear layers in this family's "
             f"blocks, or stores parts of them, such as {left_out[0]}. quant.backend=native quantizes them by our own solver."
@@ -157,11 +174,22 @@ def _refusals(quant: GptqSettings) -> Iterator[None]:
     except (OSError, StrictDataclassError, *BUILD_ERRORS) as error:
         if is_out_of_memory(error) or getattr(error, "errno", None):  # The latter is a disk's or a network's.
             raise
-        words = str(error).partition("\n")[0][:200]  # after it comes the whole model
+        log.info("gptqmodel's own error", exc_info=error)
         raise UserError(
-            f"quant={quant.name}: gptqmodel cannot quantize this family ({type(error).__name__}: {words}). "
+            f"quant={quant.name}: gptqmodel does not quantize this model: {_why(str(error))}. The run's log has its own error. "
             "quant.backend=native uses our own solver."
         ) from error
+
+
+def _why(words: str) -> str:
+    """Return why gptqmodel refuses or fails, given the words of its error."""
+    if needed := re.search(r"requires (?:package |version )?([\w-]+)", words):
+        return f"for this family it needs the package {needed[1]}, which is not installed"
+    if "failed to auto-detect module tree" in words:
+        return "it does not know this family"
+    if "Can't load image processor" in words:
+        return "it needs the model's preprocessor_config.json, which is not beside the weights"
+    return "its code for this family fails"
 
 
 @contextlib.contextmanager

@@ -55,4 +55,4 @@ def _copied(output: Any) -> Any:
     """Return a block's output with tensors of its own: some blocks add to their input in place."""
     if isinstance(output, torch.Tensor):
         return output.clone()
-    return tuple(map(_copied, output)) if isinstance(output, tuple) else output
+    return tuple(map(_copied, output)) if isinstance(output, tuple | list) else output

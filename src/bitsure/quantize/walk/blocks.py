@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bitsure.base.errors import UserError, in_one_line
+from bitsure.base.errors import UserError
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.base.resources import free_memory
 from bitsure.models.load import BUILD_ERRORS
@@ -20,6 +21,8 @@ from bitsure.quantize.walk.expert_inputs import idle_experts_reached, on_demand,
 from bitsure.quantize.walk.mixtures import in_experts
 from bitsure.quantize.walk.replay import Replay
 from bitsure.quantize.walk.targets import find_blocks
+
+log = logging.getLogger(__name__)
 
 TOKENS_AT_ONCE = 2048  # a batch of a block's inputs
 STATES_SHARE = 0.25  # of a GPU's free memory, that the hidden states of all windows may take: otherwise each pass copies them
@@ -42,7 +45,7 @@ class Feed:
     replay: Replay
     """Keeps the outputs of layers that `replay.finish` has declared final."""
     as_tuple: bool = False
-    """Whether the block itself returns its output in a tuple."""
+    """Whether the block itself returns its output in a tuple or list."""
 
     @torch.no_grad()
     def __call__(self) -> None:
@@ -76,8 +79,11 @@ def walk(model: nn.Module, windows: torch.Tensor, reach_all: bool = False) -> It
     except BUILD_ERRORS as error:  # of a family whose blocks do not simply follow each other
         if is_out_of_memory(error):
             raise
+        log.info("%s's own error", type(model).__name__, exc_info=error)
         raise UserError(
-            f"The model's blocks cannot be gone through one by one ({in_one_line(error)}): nothing here can be quantized."
+            "The model's blocks cannot be gone through one by one, because its code does more between them than hand on "
+            "hidden states: nothing here can be quantized. quant=none scores it in full precision. "
+            "The run's log has its own error."
         ) from error
     home, fast = hidden[0].device, torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if fast != home and sum(map(_bytes, hidden)) <= STATES_SHARE * free_memory(fast):
@@ -131,7 +137,7 @@ def runner(block: nn.Module, call: Call, fast: torch.device, as_tuple: bool) -> 
 
 
 def _enter(model: Any, blocks: nn.ModuleList, batches: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[Call], bool]:
-    """Return the hidden states before the first block, each block's other arguments, and whether blocks return tuples.
+    """Return the hidden states before the first block, each block's other arguments, and whether blocks return tuples or lists.
 
     Blocks are replaced by stand-ins that return their input, and there is no head, so that this costs an embedding.
     """
@@ -171,11 +177,11 @@ def _enter(model: Any, blocks: nn.ModuleList, batches: Sequence[torch.Tensor]) -
 
 
 def _size_of_output(body: nn.Module, blocks: nn.ModuleList, ids: torch.Tensor) -> int:
-    """Return how many values a block returns in a tuple; 0 for no tuple. Raises UserError if the next one reads another."""
+    """Return how many values a block returns in a tuple or list, 0 for neither. Raises UserError if the next reads others."""
     outputs: list[Any] = []
 
     def check(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        others = [value for value in (outputs[0][1:] if isinstance(outputs[0], tuple) else ()) if value is not None]
+        others = [value for value in (outputs[0][1:] if isinstance(outputs[0], tuple | list) else ()) if value is not None]
         if any(value is other for value in (*args, *kwargs.values()) for other in others):
             raise UserError(
                 "The model's blocks give each other more than hidden states, which going through them one by one would lose."
@@ -193,7 +199,7 @@ def _size_of_output(body: nn.Module, blocks: nn.ModuleList, ids: torch.Tensor) -
     finally:
         for handle in handles:
             handle.remove()
-    return len(outputs[0]) if isinstance(outputs[0], tuple) else 0
+    return len(outputs[0]) if isinstance(outputs[0], tuple | list) else 0
 
 
 def _same(first: Any, second: Any) -> bool:

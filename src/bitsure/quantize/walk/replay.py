@@ -122,7 +122,7 @@ def _layers(name: str, module: nn.Module) -> set[str]:
 
 
 def _tensors(out: object) -> list[torch.Tensor]:
-    return [part for part in (out if isinstance(out, tuple) else (out,)) if isinstance(part, torch.Tensor)]
+    return [part for part in (out if isinstance(out, tuple | list) else (out,)) if isinstance(part, torch.Tensor)]
 
 
 def _bytes(out: object) -> int:

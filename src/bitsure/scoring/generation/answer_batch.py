@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import DynamicCache
 
-from bitsure.base.errors import in_one_line
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.models.load import BUILD_ERRORS
 from bitsure.scoring.device_copies import send
@@ -25,6 +25,8 @@ from bitsure.scoring.local.trial import alike, tokens_of_trial
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
 
 READ_IN_TRIAL = 64  # tokens
 KEPT_ROWS = 0.75  # of a batch: when fewer are unfinished, the cache is copied without the finished ones
@@ -133,7 +135,8 @@ def why_not_together(model: PreTrainedModel) -> str | None:
     except BUILD_ERRORS as error:
         if is_out_of_memory(error):
             raise
-        return f"a trial ends with {in_one_line(error)}"
+        log.info("%s's own error in a trial", type(model).__name__, exc_info=error)
+        return "the model's code fails in a trial"
     if alike(model, alone.log_softmax(-1), together.log_softmax(-1)):
         return None
     return "a trial gives other probabilities to prompts that are padded"

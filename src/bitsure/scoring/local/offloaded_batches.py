@@ -99,8 +99,8 @@ class _OneBlockPasses:
             out = forward(*args, **kwargs)
             if is_last:
                 return out
-            self._in_tuple = len(out) if isinstance(out, tuple) else 0
-            self._states = out[0] if isinstance(out, tuple) else out
+            self._in_tuple = len(out) if isinstance(out, tuple | list) else 0
+            self._states = out[0] if isinstance(out, tuple | list) else out
             raise _BlockDoneError
 
         return compute

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bitsure.base.errors import in_one_line
 from bitsure.models.load import BUILD_ERRORS
 from bitsure.models.size import width_of
 from bitsure.quantize.inference.hooks import InferenceRounding
@@ -101,7 +100,8 @@ class PassChoice:
         try:
             change = self._change(some, one_by_one(), sharing(way, self._width))
         except BUILD_ERRORS as error:  # of a family whose code takes short inputs in this way, and not these
-            return f"it ends with {in_one_line(error)}"
+            log.info("%s's own error", type(self._model).__name__, exc_info=error)
+            return "the model's code fails on these inputs"
         if change:
             return (
                 f"it gives {change.now:.6f} where a plain pass gives {change.expected:.6f} ({self._tolerance()}), so that this "

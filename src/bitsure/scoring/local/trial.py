@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
-from bitsure.base.errors import UserError, in_one_line
+from bitsure.base.errors import UserError
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.models.load import BUILD_ERRORS
 from bitsure.scoring.local.forward import score_plain, score_trees
@@ -22,6 +23,8 @@ from bitsure.scoring.requests import Requests, Scored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
 
 RunBatch: TypeAlias = "Callable[[PreTrainedModel, Sequence[TreeRow], Requests], Mapping[int, Scored]]"
 TOKENS = range(10, 250)  # ordinary tokens of most vocabularies
@@ -76,9 +79,10 @@ def check_causal(model: PreTrainedModel) -> None:
     except BUILD_ERRORS as error:
         if is_out_of_memory(error):
             raise
+        log.info("%s's own error", type(model).__name__, exc_info=error)
         raise UserError(
-            f"{type(model).__name__} gives no probabilities for a few token ids ({in_one_line(error)}): it is no language "
-            "model by itself, or its config.json is wrong. It is not scored."
+            f"{type(model).__name__} gives no probabilities for a few token ids alone: it is no language model by itself, or "
+            "its config.json is wrong. It is not scored. The run's log has its own error."
         ) from error
     if not alike(model, first, second):
         raise UserError(
@@ -132,7 +136,8 @@ def _why_not(model: PreTrainedModel, run: RunBatch) -> str | None:
     except BUILD_ERRORS as error:
         if is_out_of_memory(error):
             raise
-        return f"a trial ends with {in_one_line(error)}"
+        log.info("%s's own error in a trial", type(model).__name__, exc_info=error)
+        return "the model's code fails in a trial"
     first, second = (torch.tensor([p for i in plain for p in scored[i].token_logprobs]) for scored in (plain, shared))
     return None if alike(model, first, second) else "a trial gives other log-probabilities"
 
