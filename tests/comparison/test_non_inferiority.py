@@ -142,8 +142,8 @@ def test_a_loss_that_is_sure_is_the_least_that_its_interval_allows():
 @pytest.mark.parametrize(
     ("available", "words"),
     [
-        ({"t": 1000}, " (80% power), but these tasks have no more; these 1,000 settle"),
-        ({"t": 1600}, " (80% power), but these tasks have only 600 more; these 1,000 settle"),
+        ({"t": 1000}, " (80% power), but the tasks have no more; these 1,000 settle"),
+        ({"t": 1600}, " (80% power), but the tasks have only 600 more; these 1,000 settle"),
         ({"t": 9000}, " (80% power); these 1,000 settle"),
         ({}, " (80% power); these 1,000 settle"),  # as of a harness log, which does not say
     ],
@@ -160,7 +160,7 @@ def test_a_forecast_that_spans_more_than_a_factor_of_ten_tells_its_lower_end_and
     verdict = judge(compared, MARGINS, METRIC)
     assert verdict.questions_needed.high > 10 * verdict.questions_needed.low > 0
     assert verdict.settles.startswith(
-        "If nothing is lost, over 270 more questions would settle it (80% power; these cannot tell how many); these 1,000 "
+        "If nothing is lost, over 270 more questions would settle it (80% power; how many is uncertain); these 1,000 "
     )
 
 

@@ -48,6 +48,12 @@ def test_states_of_a_model_from_a_rounded_file_are_compared_with_16_bits():
     assert summary(kv4, rounded_file).endswith("562 bytes instead of 2 kB a token.")
 
 
+def test_a_head_that_is_untied_counts_as_shipped():
+    """Of 1.1 million parameters 900,000 are quantized to 4.2 bits, the other 200,000 take two bytes as before."""
+    rotated = quantization(parameters=1_100_000, parameter_share=9 / 11)
+    assert shipped_bytes(rotated, MODEL) == 200_000 * 2 + 900_000 * 4.2 / 8
+
+
 def test_a_gguf_file_is_shipped_as_it_is():
     types = {"Q4_K": TensorType(tensors=["a"], weights=900_000, bits_per_weight=4.5)}
     assert shipped_bytes(quantization(tensor_types=types, bytes_on_disk=640_000), MODEL) == 640_000

@@ -106,8 +106,8 @@ def what_settles(judgement: Judgement, compared: Collection[str], left: int | No
         if _is_lost(judgement.margins)
         else f"If nothing is lost, {more} would settle it"
     )
-    power = f"80% power{'; these cannot tell how many' if _is_wide(judgement.needed) else ''}"
-    too_few = f", but these tasks have {f'only {left:,}' if left else 'no'} more" * _is_more(judgement.needed, left)
+    power = f"80% power{'; how many is uncertain' if _is_wide(judgement.needed) else ''}"
+    too_few = f", but the tasks have {f'only {left:,}' if left else 'no'} more" * _is_more(judgement.needed, left)
     return f"{would} ({power}){too_few}; {these} {_rounded_up(limiting.decidable_margin)}{unit}."
 
 

@@ -82,9 +82,10 @@ def shipped_bytes(quantization: Quantization | None, model: ModelOrigin | None) 
         return quantization.bytes_on_disk
     if quantization is None or model is None or model.bytes_on_disk is None or model.parameters is None:
         return model.bytes_on_disk if model else None
-    share = quantization.parameter_share
+    share, parameters = quantization.parameter_share, quantization.parameters or model.parameters
     whole = model.parameters * model.gguf.decoded_bits / 8 if model.gguf and share else model.bytes_on_disk
-    return round(whole * (1 - share) + model.parameters * share * quantization.bits_per_weight / 8)
+    kept = whole / model.parameters * parameters * (1 - share)
+    return round(kept + parameters * share * quantization.bits_per_weight / 8)
 
 
 def at_run_time(quantization: Quantization) -> list[str]:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from bitsure.results.experts import Experts
 from bitsure.results.gguf import TensorType
-from bitsure.results.result import Result
+from bitsure.results.result import Integer, Result
 
 
 class LayerError(Result):
@@ -109,6 +109,9 @@ class Quantization(Result):
     """Module → why it keeps its weights."""
     parameter_share: Annotated[float, Field(ge=0, le=1)]
     """The share of the model's parameters that was quantized, in [0, 1]."""
+    parameters: Integer | None = None
+    """The quantized model's parameters, where they are not as many as full precision's: a rotated model's head is no longer the
+    embedding's matrix."""
     bits_per_weight: Annotated[float, Field(ge=0, le=128)]
     """Bits a quantized weight takes, scales and zero points counted."""
     relative_error: float

@@ -8,6 +8,7 @@ import torch
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import Activations, KeysValues
 from bitsure.config.rotation_settings import RotationSettings
+from bitsure.models.size import parameters_of
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.checkpoint.read_checkpoint import load_checkpoint
 from bitsure.quantize.inference.hooks import attach
@@ -114,12 +115,15 @@ def test_quantized_models_come_back_rotated_and_proved(family, tmp_path):
         Kept(transforms=["rotate"], activations=Activations(8), **kv),
         Gptq(**mx, transforms=["rotate", "smooth"], activations=Activations(format="mxfp8_e4m3"), **kv),
     ]
-    expected = logits(made(family))
+    full = made(family)
+    expected, head = logits(full), full.get_output_embeddings().weight
+    parameters = parameters_of(full) + head.numel() if head is full.get_input_embeddings().weight else None
     for number, quant in enumerate(quants):
         proof, found, hooks = quantized(quant, tmp_path / str(number), family)
         hooks.check_reached()
         assert 0 < error(found, expected) < 0.1
         assert set(proof.transforms["rotate"].layers) == set(block_linears(made(family)))
+        assert proof.parameters == parameters  # a head that was tied is a matrix of its own
     assert proof.transforms["rotate"].rotations == {
         "r1": "Hadamard 8 ⊗ Hadamard 8, in weights",
         "r2": "Hadamard 4 ⊗ Hadamard 4, in weights",

@@ -11,6 +11,7 @@ from torch import nn
 
 from bitsure.base.errors import UserError
 from bitsure.models.offloading import weights_in_memory
+from bitsure.models.size import parameters_of
 from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.inference.hooks import InputTransform
 from bitsure.quantize.proof.inference_changes import prove_inference
@@ -47,7 +48,7 @@ def prove(
     Raises:
         UserError: If layers, activations, keys or values that should have changed did not, or numbers are not finite.
     """
-    scheme = checkpoint.scheme
+    scheme, parameters = checkpoint.scheme, parameters_of(model)
     rotated = apply_transforms(model, scheme, held_out) if scheme.divisions or scheme.rotations else None
     changes = layer_changes(model, checkpoint)
     rounded = _rounded_others(model, checkpoint.others)
@@ -66,6 +67,7 @@ def prove(
         modules_quantized=sorted({*quantized, *checkpoint.bits_outside}),
         modules_skipped=_skipped(model, checkpoint, whole_model),
         parameter_share=_share(model, checkpoint, whole_model),
+        **({"parameters": now} if (now := parameters_of(model)) != parameters else {}),
         bits_per_weight=_bits_per_weight(model, checkpoint, changes, stored_bits),
         relative_error=root_ratio(*(sum(changes[name].squares[i] for name in quantized) for i in (0, 1))),
         group_sizes=_group_sizes(changes[name] for name in quantized),
@@ -202,7 +204,7 @@ def _share(model: nn.Module, checkpoint: CheckpointContents, whole_model: bool) 
     """Return the share of the model's parameters that was quantized."""
     if whole_model or checkpoint.weights_are_kept:
         return float(whole_model)
-    return _quantized_numbers(model, checkpoint) / sum(parameter.numel() for parameter in model.parameters())
+    return _quantized_numbers(model, checkpoint) / parameters_of(model)
 
 
 def _bits_per_weight(
