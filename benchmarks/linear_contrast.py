@@ -65,7 +65,7 @@ class SweptCells:
         self.tasks = [task for task in next(cell.tasks for cell in cells if cell.done) if not task.startswith(TEXT)]
         self.by_calibration: dict[str, dict[str, dict[int, CellResult]]] = {}  # quantizer → calibration text → seed → cell
         for cell in cells:
-            option, calib = _option(cell), cell.config["calib"]
+            option, calib = option_of(cell), cell.config["calib"]
             seeds = self.by_calibration.setdefault(option, {}).setdefault(calib["name"], {})
             if other := seeds.get(calib["seed"]):
                 raise UserError(
@@ -182,7 +182,7 @@ def _check_alike(cells: Sequence[CellResult]) -> None:
                 )
 
 
-def _option(cell: CellResult) -> str:
+def option_of(cell: CellResult) -> str:
     """Return the option that a cell's quantizer was chosen by, which is the same for all its draws, also of recipes."""
     labels = read(cell.directory / "provenance.json", Provenance).labels
     return labels.preset if labels and labels.preset else cell.label

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.contrast import METRICS, MeanContrast, between
+from benchmarks.linear_contrast import option_of
 from benchmarks.regions import write_from_sweep
 from bitsure.base.decimals import decimal, with_ends
 from bitsure.base.errors import UserError
@@ -97,8 +98,20 @@ def _about(first: list[CellResult], text: str) -> list[str]:
     questions = {task: numbers["accuracy"].n for task, numbers in first[0].metrics.items() if task != MACRO}
     return [
         f"{len(first)} quantized models of {', '.join(models)}, calibrated on `{text}` where that is not said; "
-        f"{', '.join(f'{task} ({n:,} questions)' for task, n in questions.items())}."
+        f"{', '.join(f'{task} ({n:,} questions)' for task, n in questions.items())}.",
+        *_options(first),
     ]
+
+
+def _options(cells: list[CellResult]) -> list[str]:
+    """Return by which option each quantizer was chosen, where that is not its name in the tables."""
+    options = {cell.quantizer: option_of(cell) for cell in cells}
+    named = [f"`quant={option}` is `{name}`" for name, option in options.items() if option != name]
+    return (
+        ["", f"The tables have full names of quantizers: {', '.join(named)}. Other names are options themselves."]
+        if named
+        else []
+    )
 
 
 def markdown_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:

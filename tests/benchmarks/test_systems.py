@@ -74,7 +74,18 @@ def test_each_question_has_the_quantizers_that_answer_it(sweep):
     assert len(column(regions["costs"], 1)) == 6 and "| 20.0 | 700 | 900 | 1,000 | 800 |" in "\n".join(regions["costs"])
     assert regions["qllm"][0] == "About." and "### Outliers: none" in regions["qllm"] and "# QLLM" not in regions["qllm"]
     assert regions["loading"][-1].startswith("model0: the cheapest to load is w2")
-    assert "| llama-2-7b | wikitext | perplexity | 11.75 |  |  |" in regions["published-qllm"]
+    assert column(regions["published-qllm"], 0).count("llama-2-7b") == 1
+    assert "| llama-2-7b | text/wikitext2/gptq | perplexity | 11.75 |  |  |" in regions["published-qllm"]
+
+
+def test_a_quantizer_whose_name_is_no_option_is_told_with_the_option_that_chose_it(sweep):
+    for path in sweep.glob("*/provenance.json"):
+        name = yaml.safe_load((path.parent / "config.yaml").read_text())["quant"]["name"]
+        labels = {"model": "model0", "quantizer": name, "preset": {"wa4": "w4a4"}.get(name, name)}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"labels": labels}))
+    assert "\nThe tables have full names of quantizers: `quant=w4a4` is `wa4`. Other" in "\n".join(
+        systems.tables(sweep, QLLM)["sweep"]
+    )
 
 
 def test_the_real_page_has_a_place_for_each_table_and_what_is_around_it_stays(sweep):
