@@ -28,12 +28,12 @@ def test_the_origins_of_both_models_data_are_kept_where_they_differ(caplog):
     def data_of(full: str, quantized: str) -> dict:
         """What provenance.json says of data whose commits these are."""
         commits = {"full": full, "quantized": quantized}
-        scorer = SimpleNamespace(
+        kept = SimpleNamespace(
             data=lambda model: {"quiz": {"org/quiz": {"commit": commits[model]}}},
             question_counts=lambda model: {},
             engine=lambda model: None,
         )
-        models = {"full_precision": "full", "quantized": "quantized"}
+        scorer, models = SimpleNamespace(kept=kept), {"full_precision": "full", "quantized": "quantized"}
         prepared = SimpleNamespace(scorer=scorer, text=None, scored="quantized", full_precision="full", models=models)
         plain = results.to_plain(provenance.with_data(provenance.collect(Labels(model="m", quantizer="rtn4")), prepared))
         return {name: value for name, value in plain.items() if name.startswith("data")}

@@ -27,8 +27,9 @@ from tests.builders.tokenizers import CHAT_TEMPLATE, byte_tokenizer
 def scorers(model_path, include_path, store, names, **changes) -> tuple[Scorer, TextScorer, ScoredModel]:
     source = locate_model(ModelSettings(path=str(model_path)), None)
     task = TaskSettings(**{"name": "own", "names": names, "include_path": str(include_path)} | changes)
-    scorer = Scorer(locate_questions(task, None), ScoringSettings(), "float32", Store(store), Path("/dev/null"))
-    text = TextScorer(TaskPrompts(scorer), scorer.setup, source, scorer.store, Path("/dev/null"))
+    store, nowhere = Store(store), Path("/dev/null")
+    scorer = Scorer(locate_questions(task, None), ScoringSettings(), "float32", store, nowhere)
+    text = TextScorer(TaskPrompts(scorer), scorer.setup, source, store, nowhere)
     return scorer, text, ScoredModel(source)
 
 

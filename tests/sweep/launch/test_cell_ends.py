@@ -20,7 +20,7 @@ from tests.builders.sweep_commands import CELLS, SWEEP
 
 # replaces what a cell does, by a program that their processes run first: each quantizer's cell ends in another way
 ENDS = """
-import os, signal, sys, time
+import os, signal, sys, tempfile, time
 from pathlib import Path
 from bitsure.base.store import Store
 from bitsure.config.schema import resolved
@@ -32,6 +32,7 @@ from bitsure.sweep.launch.cell_line import CellLine
 
 def run(config, run_dir, sweep, on_wait, labels):
     end = os.environ["END_" + config.quant.name.upper()]
+    Path(f"{run_dir.name}.temporary").write_text(tempfile.mkdtemp())
     match end:
         case "hang early":
             Path(f"{run_dir.name}.started").write_text(str(os.getpid()))
@@ -61,7 +62,7 @@ def counted(*arguments):
     try:
         run_cell(*arguments)
     finally:
-        Path(f"{arguments[1].name}.waited").write_text(str(arguments[-1].value))
+        Path(f"{arguments[1].name}.waited").write_text(str(arguments[-1].waited.value))
 
 pipeline.run, cell_process._run_cell = run, counted
 """
@@ -112,6 +113,8 @@ def states(statuses: list[Status]) -> list[str]:
 def test_no_end_of_a_cell_is_the_end_of_the_others_and_the_same_command_runs_what_is_missing(sweep, tmp_path):
     code, output, cells = sweep.run("raise", "kill", "done")
     assert (code, states(cells)) == (1, ["failed", "killed", "done"]), output
+    temporary = [Path(file.read_text()) for file in tmp_path.glob("*.temporary")]
+    assert len(temporary) == 3 and not any(folder.exists() for folder in temporary)
     assert cells[0].error == "ValueError: of no use" and "SIGKILL" in cells[1].error
     assert "2 failed or stopped; the same command tries again what did" in output and "ValueError: of no use" in output
     plan = json.loads((tmp_path / "sweep" / "plan.json").read_text())["cells"]

@@ -112,10 +112,10 @@ print(*(open(f"/proc/self/task/{{task}}/comm").read().strip() for task in os.lis
 
 def test_what_is_imported_before_a_cell_is_forked_has_run_nothing(commands, tmp_path):
     """A process that has threads, or has used a GPU, must not be forked: the cell would lack those and not reach this one."""
-    threads = [task.joinpath("comm").read_text().strip() for task in Path(f"/proc/{commands.server.pid}/task").iterdir()]
-    assert sorted(threads) == ["jemalloc_bg_thd", "python"]  # Arrow's thread is started anew
     program = "import sys, torch; print(torch.cuda.is_initialized(), 'gptqmodel' in sys.modules)"
     assert commands.run_python(tmp_path, "-c", program) == "False False\n"
+    threads = [task.joinpath("comm").read_text().strip() for task in Path(f"/proc/{commands.server.pid}/task").iterdir()]
+    assert sorted(threads) == ["jemalloc_bg_thd", "python"]  # Arrow's thread is started anew
     assert not (commands.folder / ERRORS).read_text()  # a user would read it in the middle of a sweep's output
 
 

@@ -13,10 +13,12 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from contextlib import suppress
 from ctypes import c_double
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,20 @@ INTERRUPT_GRACE = 1.0  # seconds that it gets after Ctrl-C, which a terminal sen
 STDERR_FILE = "stderr.log"
 LAST_LINES = 5
 CRASH = "Fatal Python error"  # what faulthandler writes first
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a cell's process gets from the launcher's."""
+
+    job_logging: dict[str, Any]
+    """Hydra's logging settings of the job, for Python's `dictConfig`."""
+    environment: dict[str, str]
+    """Its environment variables."""
+    scratch: str
+    """The directory of its temporary files, which the launcher's process removes."""
+    waited: c_double
+    """Shared memory: the seconds that it has waited for other cells."""
 
 
 def run(config: Config, run_dir: Path, line: CellLine, job_logging: dict[str, Any]) -> None:
@@ -66,13 +82,15 @@ def run(config: Config, run_dir: Path, line: CellLine, job_logging: dict[str, An
         terminal.console().print(line.ended(0))
         return
     limit, started = config.sweep.time_limit, time.monotonic()
-    with gpus.assigned(config.sweep.gpus) as gpu_environment:
+    # A cell's process ends without Python's exit handlers, which remove the temporary files of the libraries.
+    scratch = tempfile.TemporaryDirectory(prefix="bitsure-cell-", ignore_cleanup_errors=True)
+    with gpus.assigned(config.sweep.gpus) as gpu_environment, scratch:
         # joblib's workers set another start method, which a cell's process does not know
         multiprocessing.set_start_method("forkserver", force=True)
         multiprocessing.set_forkserver_preload(["bitsure.sweep.launch.preload"])
         waited = multiprocessing.RawValue("d")
-        arguments = (config, run_dir, line, job_logging, {**os.environ, **gpu_environment}, waited)
-        process = multiprocessing.Process(target=_run_cell, args=arguments, name=run_dir.name)
+        surroundings = Surroundings(job_logging, {**os.environ, **gpu_environment}, scratch.name, waited)
+        process = multiprocessing.Process(target=_run_cell, args=(config, run_dir, line, surroundings), name=run_dir.name)
         try:
             process.start()
             timed_out = not _ends_in_time(process, limit, waited)
@@ -174,27 +192,25 @@ def _last_lines(path: Path) -> list[str]:
     return lines[-LAST_LINES:] if crash is None else lines[max(0, crash - 2) : crash + LAST_LINES]
 
 
-def _run_cell(
-    config: Config, run_dir: Path, line: CellLine, job_logging: dict[str, Any], environment: dict[str, str], waited: c_double
-) -> None:
-    """Run a cell; this is its process. The seconds that it waits for other cells are added to `waited`."""
+def _run_cell(config: Config, run_dir: Path, line: CellLine, surroundings: Surroundings) -> None:
+    """Run a cell; this is its process."""
 
     def count(seconds: float) -> None:
-        waited.value += seconds
+        surroundings.waited.value += seconds
 
     end_with_parent()
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update(surroundings.environment)
+    tempfile.tempdir = surroundings.scratch
     with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(
-            "500", encoding="utf-8"
-        )  # if memory runs out, the system ends this process, not the launcher
+        # If memory runs out, the system ends this process, not the launcher.
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="utf-8")
     with (run_dir / STDERR_FILE).open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 2)
     terminal.protect()
     begin_cell(line.name)
     faulthandler.enable(all_threads=False)
-    logging.config.dictConfig(job_logging)
+    logging.config.dictConfig(surroundings.job_logging)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from bitsure.run import pipeline
 
