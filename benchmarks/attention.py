@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention as attend
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.scoring import timed
+from benchmarks.multiply_adds import timed
 from bitsure.scoring.local.forward import score_trees
 from bitsure.scoring.local.rows import trees
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.markdown_table import markdown_table
 from bitsure.base.decimals import decimal
 from bitsure.comparison.choosing import QuantizerChoice, TaskLosses, choose
 from bitsure.metrics.arrays import FloatArray, IntArray
@@ -166,19 +166,15 @@ def prediction_row(sweep: MadeUpSweep, draws: int) -> tuple[str, ...]:
     return (sweep.name, f"{truth:,.0f}", *ends, decimal(off, "+.0%"), f"{within:.2f}", f"{covered:.2f}")
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)) + "\n"
-
-
 def main() -> None:
     """Simulate and print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=1000, help="sweeps of each row")
     draws = parser.parse_args().draws
     rows = [(sweep.name, *(f"{share:.3f}" for share in wrong_choices(sweep, draws))) for sweep in SWEEPS]
-    print(table(("sweeps", "wrong choice", "any candidate wrongly non-inferior", "any interval misses"), rows), flush=True)
-    print(table(HEAD, [prediction_row(sweep, draws) for sweep in LOSSLESS]))
+    columns = ("sweeps", "wrong choice", "any candidate wrongly non-inferior", "any interval misses")
+    print(*markdown_table(columns, rows), "", sep="\n", flush=True)
+    print(*markdown_table(HEAD, [prediction_row(sweep, draws) for sweep in LOSSLESS]), "", sep="\n")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.markdown_table import markdown_table
 from benchmarks.metrics import CHOICES, records_table
 from bitsure import metric_settings
 from bitsure.base.files import atomic_path, write_text
@@ -214,12 +215,7 @@ def table_of(columns: list[Scenario], counts: list[dict[str, Counts]], prefix: s
         cells = [share(column.get(name, Counts())) for column in counts]
         if set(cells) != {NOTHING} and not name.endswith("_if_calibrated"):  # the range of draws, no confidence interval
             rows.append((name.removeprefix(prefix), *cells))
-    return markdown(("metric", *(column.heading for column in columns)), rows)
-
-
-def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Return a table."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows)) + "\n"
+    return "\n".join(markdown_table(("metric", *(column.heading for column in columns)), rows)) + "\n"
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from benchmarks.linear_contrast import Effect, SweptCells
-from benchmarks.systems import markdown_table
+from benchmarks.markdown_table import markdown_table
 from benchmarks.text_contrast import token_mean
 from bitsure.base.decimals import with_ends
 from bitsure.base.errors import UserError

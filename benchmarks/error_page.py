@@ -12,6 +12,7 @@ import torch
 from scipy import stats
 
 from benchmarks.error_lab import KINDS, SEQLEN, Lab, nll_by_token
+from benchmarks.markdown_table import markdown_table
 from bitsure.base.decimals import decimal, with_ends
 
 Records = dict[str, dict]  # variant → what was measured
@@ -171,8 +172,9 @@ def rank_correlation(pairs: Sequence[tuple[float, float]]) -> str:
     return with_ends(value, low, high, "+.2f")
 
 
-def table(head: Sequence[str], rows: list[list[str]]) -> str:
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))
+def table(columns: Sequence[str], rows: list[list[str]]) -> str:
+    """Return a table in Markdown, with the end of its last line."""
+    return "\n".join(markdown_table(columns, rows)) + "\n"
 
 
 def page(lab: Lab, given: argparse.Namespace, tokens: int) -> str:

@@ -31,7 +31,7 @@ CHAINS: dict[str, Chain] = {
     "smooth+gptq-mxfp4-a-mxfp4": Gptq(format="mxfp4", transforms=["smooth"], activations=AMX, **SOLVER),
     "gptq4-a8-kv4": Gptq(**GPTQ, backend="native", activations=A8, kv=KV4),
 }
-SCORED = "ARC"  # of benchmarks.scoring's shapes
+SCORED = "ARC"  # of benchmarks.random_questions
 
 
 def quantizing(name: str, model_path: Path, folder: Path) -> float:
@@ -49,7 +49,7 @@ def quantizing(name: str, model_path: Path, folder: Path) -> float:
 
 def scoring(path: Path, questions: int, repeats: int) -> dict[str, float]:
     """Median seconds to score the same questions, in turns: the machine's load falls on all alike."""
-    from benchmarks.scoring import SHAPES, draw
+    from benchmarks.random_questions import SHAPES, draw
     from bitsure.models.load import load_model
     from bitsure.quantize.inference.hooks import attach
     from bitsure.quantize.inference.scheme import InferenceScheme

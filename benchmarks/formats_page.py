@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks.markdown_table import markdown_table
 from benchmarks.regions import write_from_sweep
-from benchmarks.systems import markdown_table, number_cell
+from benchmarks.systems import number_cell
 from bitsure.base.errors import UserError
 from bitsure.comparison.published_numbers import TEXT
 from bitsure.config.paths import PROJECT

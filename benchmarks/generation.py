@@ -20,7 +20,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoTokenizer
 
-from benchmarks.scoring import build_model, markdown, timed
+from benchmarks.markdown_table import markdown_of
+from benchmarks.multiply_adds import timed
+from benchmarks.random_questions import build_model
 from bitsure.base.files import write_text
 from bitsure.config.paths import PROJECT
 from bitsure.scoring.generation.text_generator import TextGenerator
@@ -114,7 +116,7 @@ def main() -> None:
     ]
     for name in given.models:
         model = build_model(name, "cpu", torch.float32)
-        parts += [f"## {name}", markdown([compare(model, tokenizer, shape, given.share) for shape in SHAPES])]
+        parts += [f"## {name}", markdown_of([compare(model, tokenizer, shape, given.share) for shape in SHAPES])]
         write_text(PAGE, "\n\n".join(parts) + "\n")
     print(PAGE.read_text(encoding="utf-8"))
 

@@ -47,7 +47,8 @@ from benchmarks.gpu_models import (
     requests_of,
 )
 from benchmarks.gpu_table import Table, free, published_peak
-from benchmarks.scoring import SHAPES, Shape, multiply_adds, timed
+from benchmarks.multiply_adds import multiply_adds, timed
+from benchmarks.random_questions import SHAPES, Shape
 from bitsure.base.resources import watch_memory
 from bitsure.scoring.local import patches
 from bitsure.scoring.local.local_engine import LocalEngine

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.scoring import Shape, draw, timed
+from benchmarks.multiply_adds import timed
+from benchmarks.random_questions import Shape, draw
 from bitsure.scoring.requests import Request
 
 ON_GPU = torch.cuda.is_available()

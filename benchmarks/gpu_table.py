@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.markdown_table import markdown_table
 from bitsure.base.files import write_text
 
 HERE = Path(__file__).parent
@@ -89,8 +90,7 @@ class Table:
     def markdown(self) -> str:
         """Return the page."""
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        lines = [columns, ["---"] * len(columns), *([row.get(name, "") for name in columns] for row in self.rows)]
-        table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        table = "\n".join(markdown_table(columns, ([row.get(name, "") for name in columns] for row in self.rows)))
         about = "".join(f"- {name}: {value}\n" for name, value in self.about.items())
         return (
             f"# On a GPU\n\nMade by `make bench-gpu`. Models have random weights of the shapes.\n\n{about}\n{table}\n\n"

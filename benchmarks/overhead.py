@@ -14,6 +14,7 @@ import tempfile
 from itertools import pairwise
 from pathlib import Path
 
+from benchmarks.markdown_table import markdown_table
 from bitsure import results
 from bitsure.config.paths import PROJECT
 from bitsure.results import Status
@@ -46,9 +47,8 @@ def _row(cell: Status, following: Status) -> tuple[float, ...]:
 
 def table() -> str:
     """Return the table for 2 and 4 tasks of 1,000 questions, in Markdown."""
-    lines = [f"| tasks | {' | '.join(COLUMNS)} |", f"| {' | '.join(['---'] * (len(COLUMNS) + 1))} |"]
-    lines += [f"| {tasks} | {' | '.join(f'{seconds:.2f}' for seconds in run(tasks))} |" for tasks in (2, 4)]
-    return "\n".join(lines)
+    rows = [[str(tasks), *(f"{seconds:.2f}" for seconds in run(tasks))] for tasks in (2, 4)]
+    return "\n".join(markdown_table(("tasks", *COLUMNS), rows))
 
 
 if __name__ == "__main__":

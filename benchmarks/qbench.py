@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks.linear_contrast import Effect, SweptCells
+from benchmarks.markdown_table import markdown_table
 from benchmarks.qbench_claims import CLAIMS, DOMAINS, NO_TEXT, PROBABILITY, TEXT, Judged, better, judge, matched
 from benchmarks.regions import fill, write_from_sweep
 from benchmarks.systems import PAGE as SYSTEMS
-from benchmarks.systems import markdown_table
 from bitsure.base.decimals import with_ends
 from bitsure.base.errors import UserError
 from bitsure.config.paths import PROJECT

@@ -16,158 +16,25 @@ import platform
 import shlex
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.vllm_engine import PYTHON, VllmProcess
+from benchmarks.markdown_table import Row, markdown_of
+from benchmarks.multiply_adds import least_multiply_adds, multiply_adds_of_hflm, multiply_adds_per_second, timed
+from benchmarks.random_questions import SHAPES, Shape, build_model, draw
+from benchmarks.vllm_engine import PYTHON, VllmProcess, vllm_processes
 from bitsure.base.files import write_text
 from bitsure.base.resources import watch_memory
 from bitsure.scoring.journal import Journal
 from bitsure.scoring.local.local_engine import LocalEngine
-from bitsure.scoring.requests import Request, Scored, input_tokens
+from bitsure.scoring.requests import Request, Scored
 
 HERE = Path(__file__).parent
 BATCH_SIZES = (1, 8, 32)
-VLLM_TYPES = ("float32", "bfloat16")
 REPEATS = 3  # of ours and of HFLM's best; medians are quoted
-
-
-Row = dict[str, object]
-"""Of a table: column → what stands there."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Questions of one kind; ranges are inclusive, in tokens."""
-
-    name: str
-    questions: int  # that take HFLM a quarter of a minute with opt-125m
-    context: tuple[int, int]
-    choices: int
-    continuation: tuple[int, int]
-    examples: int = 0  # tokens of few-shot examples before every context
-    same_examples: bool = False
-
-
-SHAPES = (
-    Shape("HellaSwag", 36, (40, 110), 4, (12, 40)),
-    Shape("ARC", 120, (25, 25), 4, (5, 5)),
-    Shape("PIQA", 180, (18, 18), 2, (20, 20)),
-    Shape("BoolQ", 120, (130, 130), 2, (1, 1)),
-    Shape("ARC, 5 own examples", 12, (25, 25), 4, (5, 5), examples=250),
-    Shape("ARC, 5 shared examples", 12, (25, 25), 4, (5, 5), examples=250, same_examples=True),
-)
-OPT = {
-    "opt-125m": {
-        "hidden_size": 768,
-        "word_embed_proj_dim": 768,
-        "ffn_dim": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-    },
-    "opt-1.3b": {
-        "hidden_size": 2048,
-        "word_embed_proj_dim": 2048,
-        "ffn_dim": 8192,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 32,
-    },
-}
-LLAMA = {
-    "llama-1.3b": {
-        "hidden_size": 2048,
-        "intermediate_size": 5504,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "vocab_size": 32000,
-    }
-}
-
-
-def build_model(name: str, device: str, dtype: torch.dtype) -> torch.nn.Module:
-    """A random model of a known shape, or a pocket model; weights do not matter for time."""
-    from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig
-
-    torch.manual_seed(0)
-    if name in OPT:
-        model = AutoModelForCausalLM.from_config(OPTConfig(**OPT[name]))
-    elif name in LLAMA:
-        model = AutoModelForCausalLM.from_config(LlamaConfig(**LLAMA[name]))
-    else:
-        model = AutoModelForCausalLM.from_pretrained(directory_of(name))
-    return model.to(device, dtype).eval()
-
-
-def directory_of(name: str) -> Path:
-    """Where a pocket model is, or a real one (`make real-models`)."""
-    embedded = HERE.parent / "pocket" / "models" / name
-    return embedded if embedded.is_dir() else HERE.parent / "real_models" / name
-
-
-def draw(shape: Shape, n: int, vocabulary: int, seed: int = 0) -> list[Request]:
-    rng = np.random.default_rng(seed)
-
-    def tokens(low: int, high: int) -> list[int]:
-        return rng.integers(5, vocabulary, rng.integers(low, high + 1)).tolist()
-
-    shared = tokens(shape.examples, shape.examples)
-    requests = []
-    for _ in range(n):
-        context = (shared if shape.same_examples else tokens(shape.examples, shape.examples)) + tokens(*shape.context)
-        requests += [(context, tokens(*shape.continuation)) for _ in range(shape.choices)]
-    return requests
-
-
-def least_multiply_adds(model: torch.nn.Module, requests: list[Request]) -> float:
-    """Of every distinct prefix once through the blocks, attention included, and of the rest where something is scored."""
-    prefixes = {tuple(input_tokens(r)[:n]) for r in requests for n in range(1, len(input_tokens(r)) + 1)}
-    scored = {tuple((r[0] + r[1])[: len(r[0]) + i]) for r in requests for i in range(len(r[1]))}
-    return multiply_adds(model, [len(prefix) for prefix in prefixes], [len(ends) for ends in scored])
-
-
-def multiply_adds_of_hflm(model: torch.nn.Module, requests: list[Request]) -> float:
-    """Of every distinct input whole, with the head at each of its tokens; padding left out."""
-    lengths = [len(ids) for ids in {tuple(input_tokens(r)) for r in requests}]
-    places = [place for n in lengths for place in range(1, n + 1)]
-    return multiply_adds(model, places, places)
-
-
-def multiply_adds(model: torch.nn.Module, places: list[int], scored: list[int]) -> float:
-    """Of tokens at these places, counted from 1, of which some are scored: the last block makes keys and values of all, and
-    the rest, as the head does, of those alone.
-    """
-    config = model.config
-    blocks = {name: p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "layers." in name}
-    last = f"layers.{config.num_hidden_layers - 1}."
-    at_the_end = sum(n for name, n in blocks.items() if last in name and ".k_proj." not in name and ".v_proj." not in name)
-    attention = 2 * config.hidden_size * ((config.num_hidden_layers - 1) * sum(places) + sum(scored))
-    head = config.hidden_size * config.vocab_size
-    return len(places) * (sum(blocks.values()) - at_the_end) + attention + len(scored) * (at_the_end + head)
-
-
-def multiply_adds_per_second(model: torch.nn.Module) -> float:
-    """Of the largest matrix product in the model's blocks, with 1,024 tokens; the best of ten."""
-    weight = max((p for n, p in model.named_parameters() if p.ndim == 2 and "layers." in n), key=torch.Tensor.numel)
-    tokens = torch.randn(1024, weight.shape[1], dtype=weight.dtype, device=weight.device)
-    with torch.inference_mode():
-        return max(1024 * weight.numel() / timed(lambda: tokens @ weight.T)[0] for _ in range(10))
-
-
-def timed(work) -> tuple[float, object]:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    result = work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - started, result
 
 
 def measured(lm, requests: list[Request]) -> tuple[float, float, list[float]]:
@@ -229,27 +96,6 @@ def largest_difference(ours: list[float], others: list[float]) -> float:
     return max(abs(a - b) for a, b in zip(ours, others, strict=True))
 
 
-@contextmanager
-def vllms_of(name: str, model: torch.nn.Module, device: str) -> Iterator[dict[str, VllmProcess]]:
-    """The model as vLLM runs it, in each type; none where its environment is missing, or is not one for this device."""
-    if device != "cpu" or not PYTHON.exists():
-        yield {}
-        return
-    from tests.builders.tokenizers import byte_tokenizer
-
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        directory = directory_of(name)
-        if not directory.is_dir():  # a random model
-            directory = Path(folder, "model")
-            model.save_pretrained(directory)
-            byte_tokenizer().save_pretrained(directory)
-        processes = {}
-        for dtype in VLLM_TYPES:
-            processes[f"vLLM {dtype}"] = VllmProcess(directory, dtype, torch.get_num_threads(), Path(folder, f"{dtype}.log"))
-            stack.callback(processes[f"vLLM {dtype}"].stop)
-        yield processes
-
-
 def fixed_costs(model: torch.nn.Module, requests: list[Request], seconds: float) -> str:
     """What comes before the first batch and what the journal takes, and their share of a run of 60 s at this speed."""
     numbered = dict(enumerate(requests))
@@ -262,11 +108,6 @@ def fixed_costs(model: torch.nn.Module, requests: list[Request], seconds: float)
         f"Fixed costs on HellaSwag's shape: measuring a batch's memory, the check and laying out {len(requests)} choices "
         f"{first:.2f} s a run, the journal {writing:.3f} s: {(first + writing * 60 / seconds) / 60:.1%} of a run of 60 s."
     )
-
-
-def markdown(rows: list[Row]) -> str:
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def main() -> None:
@@ -290,7 +131,7 @@ def main() -> None:
         times = arguments.times * (10 if name.startswith("pocket") else 1)
         rate = multiply_adds_per_second(model)
         rows = []
-        with vllms_of(name, model, arguments.device) as vllms:
+        with vllm_processes(name, model, arguments.device) as vllms:
             for shape in (shape for shape in SHAPES if shape.name in arguments.shapes):
                 rows.append(compare(model, shape, max(1, round(times * shape.questions)), rate, vllms))
                 print(name, rows[-1], flush=True)
@@ -299,9 +140,9 @@ def main() -> None:
         text += [
             f"## {name}",
             f"A matrix product runs at {rate / 1e9:.1f} billion multiply-adds a second.",
-            markdown(beside_hflm),
+            markdown_of(beside_hflm),
         ]
-        text += [fixed_costs(model, requests, float(beside_hflm[0]["ours, s"])), markdown(side_by_side)]
+        text += [fixed_costs(model, requests, float(beside_hflm[0]["ours, s"])), markdown_of(side_by_side)]
     report = "\n\n".join(text) + "\n"
     print(report)
     write_text(arguments.out, report)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from benchmarks.contrast import MeanContrast
 from benchmarks.drawn_quantizers import drawn_tables
+from benchmarks.markdown_table import markdown_table
 from benchmarks.regions import fill
 from benchmarks.systems import PAGE as SYSTEMS
-from benchmarks.systems import markdown_table, number_cell
+from benchmarks.systems import number_cell
 from benchmarks.text_contrast import ln_perplexity
 from bitsure.base.errors import UserError
 from bitsure.comparison.published_numbers import TEXT

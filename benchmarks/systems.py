@@ -6,11 +6,11 @@ quantized model against full precision on the same questions, the mean over task
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.contrast import METRICS, MeanContrast, between
 from benchmarks.linear_contrast import option_of
+from benchmarks.markdown_table import markdown_table
 from benchmarks.regions import write_from_sweep
 from bitsure.base.decimals import decimal, with_ends
 from bitsure.base.errors import UserError
@@ -112,11 +112,6 @@ def _options(cells: list[CellResult]) -> list[str]:
         if named
         else []
     )
-
-
-def markdown_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    columns = list(columns)
-    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]
 
 
 def number_cell(number: Measurement | MeanContrast, form: str = "+.3f") -> str:

@@ -19,7 +19,9 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from benchmarks.scoring import SHAPES, build_model, draw, least_multiply_adds, markdown
+from benchmarks.markdown_table import markdown_of
+from benchmarks.multiply_adds import least_multiply_adds
+from benchmarks.random_questions import SHAPES, build_model, draw
 from bitsure.base.files import write_text
 from bitsure.scoring.local import forward
 from bitsure.scoring.local.local_engine import LocalEngine
@@ -126,7 +128,7 @@ def main() -> None:
         rows.append(row(model, shape))
         print(rows[-1], flush=True)
     columns = list(rows[0])
-    table = markdown([{column: each.get(column, "") for column in columns} for each in rows])
+    table = markdown_of([{column: each.get(column, "") for column in columns} for each in rows])
     head = f"Made by `make bench-shares`: {arguments.model}, torch {torch.__version__}, float32, processor time of one thread."
     write_text(arguments.out, f"{head}\n\n{table}\n")
 

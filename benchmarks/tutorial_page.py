@@ -11,8 +11,9 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+from benchmarks.markdown_table import markdown_table
 from benchmarks.regions import write_from_sweep
-from benchmarks.systems import markdown_table, number_cell
+from benchmarks.systems import number_cell
 from bitsure.base.errors import UserError
 from bitsure.config.paths import PROJECT
 from bitsure.config.report_settings import read_report_settings

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_ndtr, ndtr, ndtri
 
-from benchmarks.choosing import table
+from benchmarks.markdown_table import markdown_table
 from bitsure import metric_settings, verdict_settings
 from bitsure.comparison.difference_tests import with_paired_interval
 from bitsure.comparison.judgement import Judgement, judge_losses
@@ -199,8 +199,10 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=400, help="evaluations of each row; a third as many of a forecast")
     draws = parser.parse_args().draws
     rows = [row for model in MODELS for row in wrong_rows(model, draws)]
-    print(table(("model", "at the margin", "called non-inferior", "called inferior"), rows), flush=True)
-    print(table(FORECAST_HEAD, [forecast_row(model, margin, draws // 3) for model, margin in FORECASTS]))
+    columns = ("model", "at the margin", "called non-inferior", "called inferior")
+    print(*markdown_table(columns, rows), "", sep="\n", flush=True)
+    forecasts = [forecast_row(model, margin, draws // 3) for model, margin in FORECASTS]
+    print(*markdown_table(FORECAST_HEAD, forecasts), "", sep="\n")
 
 
 if __name__ == "__main__":

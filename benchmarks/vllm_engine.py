@@ -6,15 +6,23 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bitsure.config.paths import PROJECT
 from bitsure.config.schema import VLLM, ScoringSettings
 from bitsure.config.vllm_settings import VllmSettings
 from bitsure.scoring.requests import Request
 
+if TYPE_CHECKING:
+    import torch
+
 PYTHON = PROJECT / ".venv-vllm" / "bin" / "python"
+TYPES = ("float32", "bfloat16")
 CONTEXT = 2048
 VARIABLES = {  # vLLM and its model in one process, on the threads of OMP_NUM_THREADS
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -62,6 +70,30 @@ class VllmProcess:
         line = self._process.stdout.readline()
         assert line, f"vLLM's process has ended: {self._log_file.read_text(encoding='utf-8')}"
         return json.loads(line)
+
+
+@contextmanager
+def vllm_processes(name: str, model: torch.nn.Module, device: str) -> Iterator[dict[str, VllmProcess]]:
+    """The model as vLLM runs it, in each type; none where its environment is missing, or is not one for this device."""
+    if device != "cpu" or not PYTHON.exists():
+        yield {}
+        return
+    import torch
+
+    from benchmarks.random_questions import directory_of
+    from tests.builders.tokenizers import byte_tokenizer
+
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        directory = directory_of(name)
+        if not directory.is_dir():  # a random model
+            directory = Path(folder, "model")
+            model.save_pretrained(directory)
+            byte_tokenizer().save_pretrained(directory)
+        processes = {}
+        for dtype in TYPES:
+            processes[f"vLLM {dtype}"] = VllmProcess(directory, dtype, torch.get_num_threads(), Path(folder, f"{dtype}.log"))
+            stack.callback(processes[f"vLLM {dtype}"].stop)
+        yield processes
 
 
 def main() -> None:
