@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from benchmarks.linear_contrast import Effect, SweptCells
+from benchmarks.linear_contrast import Effect, effect_of, effect_over_draws, mean_over_tasks
 from benchmarks.markdown_table import markdown_table
+from benchmarks.swept_cells import SweptCells
 from benchmarks.text_contrast import token_mean
 from bitsure.base.decimals import with_ends
 from bitsure.base.errors import UserError
@@ -108,7 +109,7 @@ def effects_of(cells: SweptCells, first: str, second: str | None = None) -> dict
     effects = {}
     if cells.tasks:
         parts = [(1.0, first, text), *((-1.0, other, text) for other in others)]
-        effects[PROBABILITY] = cells.effect(cells.mean_over_tasks(*parts))
+        effects[PROBABILITY] = effect_of(cells, mean_over_tasks(cells, *parts))
     effects[DIVERGENCE] = _divergence(cells, [first, *others], text)
     return {name: effect for name, effect in effects.items() if effect is not None}
 
@@ -119,8 +120,8 @@ def _divergence(cells: SweptCells, quantizers: Sequence[str], text: str) -> Effe
     pairs = [[cells.cell(*each, seed) for each in quantized] for seed in seeds]
     if not pairs or not any(task.startswith(TEXT) for task in pairs[0][0].metrics):
         return None
-    values, errors, *_ = zip(*(token_mean("kl_divergence", *pair) for pair in pairs), strict=True)
-    return cells.effect_over_draws(seeds, quantized, values, errors)
+    values, errors, units, _ = zip(*(token_mean("kl_divergence", *pair) for pair in pairs), strict=True)
+    return effect_over_draws(cells, quantized, values, errors, units[0])
 
 
 def _text(cells: SweptCells) -> str:

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.linear_contrast import Effect, SweptCells
+from benchmarks.linear_contrast import Effect, effect_of, mean_over_tasks
 from benchmarks.markdown_table import markdown_table
 from benchmarks.qbench_claims import CLAIMS, DOMAINS, NO_TEXT, PROBABILITY, TEXT, Judged, better, judge, matched
 from benchmarks.regions import fill, write_from_sweep
+from benchmarks.swept_cells import SweptCells
 from benchmarks.systems import PAGE as SYSTEMS
 from bitsure.base.decimals import with_ends
 from bitsure.base.errors import UserError
@@ -138,8 +139,10 @@ def data(models: Sequence[SweptCells]) -> list[str]:
         for quantizer in _present(cells):
             if cells.reads_text(quantizer):
                 texts = (*DOMAINS, NO_TEXT)
-                effects = [cells.effect(cells.mean_over_tasks((1, quantizer, text), (-1, quantizer, TEXT))) for text in texts]
-                own = cells.effect(matched(quantizer))
+                effects = [
+                    effect_of(cells, mean_over_tasks(cells, (1, quantizer, text), (-1, quantizer, TEXT))) for text in texts
+                ]
+                own = effect_of(cells, matched(quantizer))
                 rows.append([cells.model, quantizer, *map(_number, effects), _number(own), _draws(own)])
     columns = [*(f"{text} − {TEXT}" for text in (*DOMAINS, NO_TEXT)), "own kind − other kind"]
     return markdown_table(["model", "quantizer", *columns, "draws"], rows)
@@ -157,8 +160,8 @@ def algorithms(models: Sequence[SweptCells]) -> list[str]:
         for scheme, quantizers in SCHEMES.items():
             of_scheme = []
             for quantizer in quantizers.split():
-                terms = cells.mean_over_tasks((1.0, quantizer, TEXT))
-                effect, accuracy = cells.effect(terms), cells.effect(terms, "accuracy")
+                terms = mean_over_tasks(cells, (1.0, quantizer, TEXT))
+                effect, accuracy = effect_of(cells, terms), effect_of(cells, terms, "accuracy")
                 if effect is not None:
                     cell = next(iter(cells.by_seed(quantizer, TEXT).values()))
                     bits = f"{cell.quantization.bits_per_weight:.2f}" if cell.quantization else ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.linear_contrast import FULL_PRECISION, Effect, SweptCells, Term
+from benchmarks.linear_contrast import Effect, Term, effect_of, mean_over_tasks
+from benchmarks.swept_cells import FULL_PRECISION, SweptCells
 from bitsure.metrics.multiple_testing import benjamini_hochberg
 
 DRAWS = 5  # of each text, that a claim about a quantizer needs
@@ -41,7 +42,7 @@ def matched(*quantizers: str, sign: float = 1.0) -> list[Term]:
 
 def better(first: str, second: str) -> Callable[[SweptCells], Effect | None]:
     """Return the measure of the right answers' probability with the first quantizer less that with the second."""
-    return lambda cells: cells.effect(cells.mean_over_tasks((1.0, first, TEXT), (-1.0, second, TEXT)))
+    return lambda cells: effect_of(cells, mean_over_tasks(cells, (1.0, first, TEXT), (-1.0, second, TEXT)))
 
 
 def kept_accuracy(quantizer: str, sign: float) -> Callable[[SweptCells], Effect | None]:
@@ -50,7 +51,7 @@ def kept_accuracy(quantizer: str, sign: float) -> Callable[[SweptCells], Effect 
     A change is after − before, and after − LEAST · before is the change and (1 − LEAST) · before.
     """
     parts = ((sign, quantizer, TEXT), (sign * (1 - LEAST), FULL_PRECISION, TEXT))
-    return lambda cells: cells.effect(cells.mean_over_tasks(*parts), "accuracy")
+    return lambda cells: effect_of(cells, mean_over_tasks(cells, *parts), "accuracy")
 
 
 DATA, ALGORITHM, SCHEME = "Calibration data", "Algorithm", "Bits and schemes"
@@ -62,7 +63,7 @@ CLAIMS = [
             f"Text of the domain that is scored calibrates best ({name})",
             f"{CALIB}: the lowest perplexity in 11 of 12 rows of a table of GPTQ, AWQ and OmniQuant in 4 and 3 bits",
             f"{PROBABILITY} with the task's own kind of text less that with the other kind",
-            lambda cells, quantizer=quantizer: cells.effect(matched(quantizer)),
+            lambda cells, quantizer=quantizer: effect_of(cells, matched(quantizer)),
         )
         for name, quantizer in {
             "GPTQ, 4 bits": "gptq-w4",
@@ -76,7 +77,7 @@ CLAIMS = [
         "GPTQ depends on the text more than AWQ",
         f"{CALIB}: at 3 bits WikiText-2's perplexity spreads over 0.197 with GPTQ, 0.079 with AWQ",
         "the same difference at 3 bits, GPTQ's less AWQ's",
-        lambda cells: cells.effect(matched("gptq-w3") + matched("awq-w3", sign=-1.0)),
+        lambda cells: effect_of(cells, matched("gptq-w3") + matched("awq-w3", sign=-1.0)),
     ),
     Claim(
         ALGORITHM,
@@ -90,10 +91,11 @@ CLAIMS = [
         "That matters more at 2 bits than above",
         AWQ,
         "the same difference at 2 bits less that at 3",
-        lambda cells: cells.effect(
-            cells.mean_over_tasks(
-                (1, "awq-asym-w2", TEXT), (-1, "awq-w2", TEXT), (-1, "awq-asym-w3", TEXT), (1, "awq-w3", TEXT)
-            )
+        lambda cells: effect_of(
+            cells,
+            mean_over_tasks(
+                cells, (1, "awq-asym-w2", TEXT), (-1, "awq-w2", TEXT), (-1, "awq-asym-w3", TEXT), (1, "awq-w3", TEXT)
+            ),
         ),
     ),
     Claim(

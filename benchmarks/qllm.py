@@ -156,10 +156,10 @@ def introduction(given: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def tables(found: dict[str, list[dict[str, np.ndarray]]], pairs: list[tuple[str, str]]) -> str:
-    """Return, by outliers, the numbers of each quantizer and the differences of pairs."""
+def tables(by_outliers: dict[str, list[dict[str, np.ndarray]]], pairs: list[tuple[str, str]]) -> str:
+    """Return the numbers of each quantizer and the differences of pairs, from what `measured` returns."""
     lines = []
-    for outliers, runs in found.items():
+    for outliers, runs in by_outliers.items():
         lines += [f"## Outliers: {outliers}", "", "| | output error | true-label probability |", "|---|---|---|"]
         names = [name for name in runs[0] if name != CLUSTERS]
         errors = {name: np.array([run[name][0] for run in runs]) for name in names}
@@ -212,8 +212,8 @@ def measured(
 
 def main() -> None:
     given = arguments(__doc__.splitlines()[0], HERE / "qllm.md")
-    found = measured(given, lambda draw: {name: quantizer(name, draw) for name in TRANSFORMS})
-    text = introduction(given) + tables(found, PAIRS)
+    by_outliers = measured(given, lambda draw: {name: quantizer(name, draw) for name in TRANSFORMS})
+    text = introduction(given) + tables(by_outliers, PAIRS)
     print(text)
     given.out.write_text(text, encoding="utf-8")
 

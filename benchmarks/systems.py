@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.contrast import METRICS, MeanContrast, between
-from benchmarks.linear_contrast import option_of
 from benchmarks.markdown_table import markdown_table
 from benchmarks.regions import write_from_sweep
+from benchmarks.swept_cells import option_of
 from bitsure.base.decimals import decimal, with_ends
 from bitsure.base.errors import UserError
 from bitsure.comparison.published_numbers import published_rows

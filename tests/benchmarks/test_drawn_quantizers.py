@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from benchmarks.drawn_quantizers import DIVERGENCE, PROBABILITY, drawn_tables, effects_of, verdicts
-from benchmarks.linear_contrast import Effect, SweptCells
+from benchmarks.linear_contrast import Effect
 from benchmarks.sweep import write_sweep
+from benchmarks.swept_cells import SweptCells
 from benchmarks.text_contrast import TOKENS, token_mean
 from bitsure.base.errors import UserError
 from bitsure.comparison.changes import AnswerChanges, write_changes

@@ -11,12 +11,13 @@ import pytest
 import yaml
 
 from benchmarks import qbench, qbench_claims
-from benchmarks.linear_contrast import SweptCells, Term, _p_value
+from benchmarks.linear_contrast import Term, _p_value, effect_of, effect_over_draws, mean_over_tasks
 from benchmarks.regions import REGION, fill
 from benchmarks.sweep import write_sweep
+from benchmarks.swept_cells import SweptCells
 from bitsure.comparison.changes import AnswerChanges, write_changes
 from bitsure.metrics.across import over_draws
-from bitsure.metrics.bootstrap import normal_interval
+from bitsure.metrics.bootstrap import normal_interval, t_interval
 from bitsure.sweep.report.cell_results import read_cells
 
 QUANTIZERS = ("gptq-w3", "awq-w3", "w3", "kv2")
@@ -65,7 +66,7 @@ def domains(monkeypatch):
 
 def test_a_contrast_is_the_mean_over_draws_of_paired_differences(sweep):
     [cells] = qbench.by_model(read_cells(sweep))
-    effect = cells.effect([Term(1.0, "gptq-w3", "story", "task_0"), Term(-1.0, "awq-w3", "pocket", "task_0")])
+    effect = effect_of(cells, [Term(1.0, "gptq-w3", "story", "task_0"), Term(-1.0, "awq-w3", "pocket", "task_0")])
     differences = np.array(
         [
             cells.changes("gptq-w3", "story", seed, "task_0").values["true_label_prob"]
@@ -89,24 +90,31 @@ def test_what_is_kept_is_counted_question_by_question(sweep, domains):
 def test_a_quantizer_without_data_has_one_cell_for_every_text_and_draw(sweep):
     [cells] = qbench.by_model(read_cells(sweep))
     assert cells.reads_text("w3") and not cells.reads_text("kv2")
-    assert cells.effect(cells.mean_over_tasks((1.0, "kv2", "weather"))).seeds == 0
-    assert cells.effect(cells.mean_over_tasks((1.0, "kv2", "pocket"), (-1.0, "w3", "pocket"))).seeds == SEEDS
-    assert cells.effect(cells.mean_over_tasks((1.0, "gptq-w4", "pocket"))) is None
+    assert effect_of(cells, mean_over_tasks(cells, (1.0, "kv2", "weather"))).seeds == 0
+    assert effect_of(cells, mean_over_tasks(cells, (1.0, "kv2", "pocket"), (-1.0, "w3", "pocket"))).seeds == SEEDS
+    assert effect_of(cells, mean_over_tasks(cells, (1.0, "gptq-w4", "pocket"))) is None
 
 
 def test_a_rotation_is_drawn_also_when_one_cell_of_it_is_done(sweep):
     [cells] = qbench.by_model(read_cells(sweep))
     cells.by_calibration["kv2"]["pocket"][0].config["quant"]["transforms"] = ["rotate"]
     for others in ((), ((-1.0, "gptq-w3", "pocket"),)):
-        assert cells.effect(cells.mean_over_tasks((1.0, "kv2", "pocket"), *others)).seeds == 1
+        assert effect_of(cells, mean_over_tasks(cells, (1.0, "kv2", "pocket"), *others)).seeds == 1
+
+
+@pytest.mark.parametrize(("units", "freedom"), [(8, 7), (19, 18), (20, np.inf)])
+def test_one_draw_of_few_documents_has_the_interval_of_student_s_t(sweep, units, freedom):
+    [cells] = qbench.by_model(read_cells(sweep))
+    effect = effect_over_draws(cells, [("kv2", "pocket")], [0.3], [0.1], units)
+    assert (effect.ci_low, effect.ci_high) == pytest.approx(t_interval(0.3, 0.1, freedom, 0.95))
 
 
 def test_a_difference_of_0_without_variance_is_none(sweep):
     assert _p_value(partial(normal_interval, 0.0, 0.0)) == 1.0
     [cells] = qbench.by_model(read_cells(sweep))
     for quantizer in ("kv2", "gptq-w3"):
-        same = cells.mean_over_tasks((1.0, quantizer, "pocket"), (-1.0, quantizer, "pocket"))
-        assert cells.effect(same).p_value == 1.0
+        same = mean_over_tasks(cells, (1.0, quantizer, "pocket"), (-1.0, quantizer, "pocket"))
+        assert effect_of(cells, same).p_value == 1.0
 
 
 def test_claims_are_confirmed_contradicted_or_not_decided(sweep, domains):
