@@ -189,7 +189,7 @@ def _quantizing_memory(modules: nn.Module, plan: Plan) -> int:
     dtype: torch.dtype = getattr(torch, plan.dtype)
     weights = parameters_of(modules) * dtype.itemsize
     if plan.places(modules) is not None:
-        return quantizing_memory(modules, plan, dtype, outside_blocks(modules) * dtype.itemsize)
+        return quantizing_memory(modules, plan, dtype, (outside_blocks(modules) + largest_block(modules)) * dtype.itemsize)
     if _uses_library(plan):
         states = plan.nsamples * plan.calib.seqlen * width_of(modules) * dtype.itemsize
         return LIBRARIES + QUANTIZING_LIBRARY + int(LIBRARY_COPIES * weights) + 2 * states

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 from bitsure.models.size import parameters_of, width_of
@@ -23,8 +25,10 @@ FLOAT = 4  # bytes: Hessians, and weights while they are rounded, are float32 wh
 LOGITS = 3 * 2**21 * FLOAT  # tiles of the vocabulary: logits, their exponentials, and one more in the making
 STATES = 8  # of the hidden size, that a block holds of a token: its input, its norm, queries, keys, values, attention, two sums
 INNER = 3  # of the feed-forward size: gate, up, and their product
-ROUNDED = 4  # of the layers that are rounded together: float32, what is left of the error, codes, and the rounded weight
-FACTORS = 3  # of a Hessian: itself, its factor, and the factor's inverse
+# Hessians, and weights of the layers that are rounded together, both float32, that are held at once:
+FACTORED = 3, 2  # the Hessian, its damped copy and the factor; the weights, and they as columns, or multiplied by AWQ's scales
+ROUNDED = 2, 6  # the Hessian, and its factor or it by AWQ's scales; the two, units twice, zero points, and codes
+WRITTEN = 2  # copies of the largest layer's codes while they are packed
 
 
 def scoring_memory(model: nn.Module, dtype: torch.dtype, tokens: int, weights: int) -> int:
@@ -40,31 +44,90 @@ def scoring_memory(model: nn.Module, dtype: torch.dtype, tokens: int, weights: i
 
 
 def quantizing_memory(model: nn.Module, plan: Plan, dtype: torch.dtype, weights: int) -> int:
-    """Return what quantizing by our own quantizers takes: what is in memory anyway, one block, and the calibration text.
+    """Return what quantizing by our own quantizers takes: what is in memory anyway, and what is made of one block at a time.
 
     Args:
         model: The model's modules; their weights are not needed.
         plan: How it is quantized.
         dtype: The type that is computed in.
-        weights: Bytes of the weights that stay in memory.
+        weights: Bytes of the weights that are in memory at once.
     """
     from bitsure.quantize.walk.blocks import TOKENS_AT_ONCE
     from bitsure.quantize.walk.replay import KEPT
     from bitsure.quantize.walk.targets import find_blocks, linears, matrix
 
     block = max(find_blocks(model)[1], key=parameters_of)
-    matrices = [matrix(layer) for layer in linears(block).values()]
-    held = 2 * parameters_of(block) * dtype.itemsize  # as it is, and as it was, which the change is measured by
-    held += ROUNDED * FLOAT * max(each.numel() for each in matrices)
-    held += FLOAT * sum(each.numel() for each in matrices)  # the finished layers' codes, read back from disk
-    windows, kept = max(plan.nsamples, HELD_OUT_WINDOWS), 1
-    if plan.quant.needs_data:
-        inputs = [each.shape[1] for each in matrices]
-        held += FLOAT * (sum(size**2 for size in set(inputs)) + FACTORS * max(inputs) ** 2)
-        kept += KEPT
-    tokens = windows * plan.calib.seqlen
-    states = kept * tokens * width_of(model) * dtype.itemsize
-    return LIBRARIES + weights + held + states + min(tokens, TOKENS_AT_ONCE) * _bytes_a_token(model, dtype)
+    layers = {name: matrix(layer).shape for name, layer in linears(block).items()}
+    numbers, largest = sum(map(prod, layers.values())), max(map(prod, layers.values()))
+    codes = FLOAT * numbers  # int32, of the block's finished layers
+    state = width_of(model) * dtype.itemsize
+    batch = min(max(plan.nsamples, HELD_OUT_WINDOWS) * plan.calib.seqlen, TOKENS_AT_ONCE) * _bytes_a_token(model, dtype)
+    own = FLOAT * numbers if dtype.itemsize < FLOAT else 0  # in float32, where they are not yet
+    proof = codes + own + HELD_OUT_WINDOWS * plan.calib.seqlen * state + batch
+    if not plan.quant.needs_data:
+        rounding = codes + (ROUNDED[1] - 1) * FLOAT * largest  # The weights are not copied first.
+        writing = 2 * codes + WRITTEN * FLOAT * largest  # They are read back.
+        return LIBRARIES + weights + max(proof, rounding, writing)
+    outputs = kept_outputs(block, set(linears(block).values()), rounds_inputs=plan.quant.rounded_activations is not None)
+    kept = min(outputs, KEPT * width_of(model)) * dtype.itemsize
+    before = dtype.itemsize * numbers  # which the change is measured by
+    hessians, rounding = _hessians(layers, plan)
+    held = before + codes + plan.nsamples * plan.calib.seqlen * (state + kept)
+    return LIBRARIES + weights + max(proof, held + max(rounding, hessians + batch))
+
+
+def _hessians(layers: Mapping[str, Sequence[int]], plan: Plan) -> tuple[int, int]:
+    """Return the bytes of the Hessians that are measured in one pass, and of those and of weights while these are rounded.
+
+    Args:
+        layers: The shapes (out, in) of a block's layers. Those of one module that read the same width are rounded as one.
+        plan: How they are quantized.
+    """
+    from bitsure.config.quantizers import Rounded
+
+    rows: dict[tuple[str, int], int] = defaultdict(int)
+    for name, (out, width) in layers.items():
+        rows[name.rpartition(".")[0], width] += out
+    at_once = isinstance(plan.quant, Rounded) and not plan.quant.true_sequential
+    squares = [width**2 for _, width in rows]
+    measured = sum(squares) if at_once else max(squares)
+    rounded = [
+        (measured if at_once else width**2)
+        + max((of - 1) * width**2 + weights * out * width for of, weights in (FACTORED, ROUNDED))
+        for (_, width), out in rows.items()
+    ]
+    return FLOAT * measured, FLOAT * max(rounded)
+
+
+def kept_outputs(block: nn.Module, layers: Collection[nn.Module], rounds_inputs: bool) -> int:
+    """Return how many numbers of a token `Replay` keeps at the most while a block's layers are rounded.
+
+    Args:
+        block: The block.
+        layers: Its linear layers that are rounded.
+        rounds_inputs: Whether their inputs are rounded, too.
+    """
+    most, outputs = _kept_inside(block, layers, rounds_inputs)
+    return max(most, sum(outputs))  # At the end all parts of the block are final, and the block is not kept as a whole.
+
+
+def _kept_inside(module: nn.Module, layers: Collection[nn.Module], rounds_inputs: bool) -> tuple[int, list[int]]:
+    """Return the numbers that are kept at the most until a module is final, and those of the outputs of its parts.
+
+    While layers are measured, the outputs of layers and modules before them are kept, and their input if it is rounded.
+    """
+    from bitsure.quantize.walk.targets import matrix
+
+    if module in layers:
+        rows, columns = matrix(module).shape
+        return columns if rounds_inputs else 0, [rows]
+    most, outputs = 0, list[int]()
+    for child in module.children():
+        inside, own = _kept_inside(child, layers, rounds_inputs)
+        if own:
+            most = max(most, sum(outputs) + inside)
+            outputs.append(own[-1])
+    return most, outputs
 
 
 def outside_blocks(model: nn.Module) -> int:
