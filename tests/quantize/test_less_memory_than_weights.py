@@ -1,4 +1,7 @@
-"""A checkpoint in several files is quantized in a process that may take less memory than its weights do."""
+"""A checkpoint in several files is quantized in a process that may take less memory than its weights do.
+
+Under the same limit a quantizer that needs the weights of all blocks in memory cannot load the model.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,31 @@ QUANTIZERS = {"rtn": ["quant=rtn4"], "gptq": ["quant=gptq4", "quant.backend=nati
 
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory):
-    """The overrides of a model, the bytes of its weights, and those of a block."""
+    """The directory of a model, and the bytes of its weights."""
     path = tmp_path_factory.mktemp("deep") / "model"
-    return ["model=local", f"model.path={path}"], *save_deep(path)
+    return path, save_deep(path)[0]
+
+
+@pytest.fixture
+def settings(calib_file, own_tasks):
+    """The overrides that say what it is quantized with."""
+    text = ["calib=text", f"calib.path={calib_file}", "calib.nsamples=4", "calib.seqlen=64"]
+    return [*text, f"task.include_path={own_tasks}", "task.names=[tiny_pets]", "model=local"]
+
+
+def quantize_in_three_quarters(commands, folder, path, whole, overrides):
+    return work_in(commands, folder, "quantize", whole * 3 // 4, f"model.path={path}", *overrides)
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
-def test_a_model_larger_than_the_limit_is_quantized(deep, commands, calib_file, own_tasks, tmp_path, name):
-    model, whole, _ = deep
-    text = ["calib=text", f"calib.path={calib_file}", "calib.nsamples=4", "calib.seqlen=64"]
-    task = [f"task.include_path={own_tasks}", "task.names=[tiny_pets]"]
-    done = work_in(commands, tmp_path / name, "quantize", whole * 3 // 4, *model, *text, *task, *QUANTIZERS[name])
+def test_a_model_larger_than_the_limit_is_quantized(deep, commands, settings, tmp_path, name):
+    path, whole = deep
+    done = quantize_in_three_quarters(commands, tmp_path / name, path, whole, [*settings, *QUANTIZERS[name]])
     assert "refused" not in done, done
     assert done["reported"] <= done["rise"] < whole / 2
+
+
+def test_a_quantizer_that_needs_all_blocks_in_memory_is_refused(deep, commands, settings, tmp_path):
+    path, whole = deep
+    done = quantize_in_three_quarters(commands, tmp_path / "whole", path, whole, [*settings, "quant=smooth-w4a4"])
+    assert "Memory ran out while loading" in done["refused"]

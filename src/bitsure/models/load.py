@@ -18,7 +18,7 @@ from bitsure.models.facts import check_memory, scoring_device, transformers_majo
 from bitsure.models.offloading import bring_without_mapping, files_not_mapped
 from bitsure.models.tokenizers import check_tokenizer, load_tokenizer
 from bitsure.models.weight_content import check_finite, check_floating, check_indices, check_whole
-from bitsure.models.weight_files import weight_files
+from bitsure.models.weight_files import bytes_on_disk, weight_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # What transformers and torch raise where they build modules by a config.json of wrong values; ImportError: of kernels it names.
 BUILD_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError, ImportError)
+
+SMALL = 2**26  # bytes of weight files: what is kept of a smaller model is little beside Python and the libraries
 
 
 def load_model(
@@ -192,7 +194,8 @@ def _load_spread(path: Path, dtype: str, settings: ModelSettings, **placement: A
 
     folder = tempfile.TemporaryDirectory(prefix="bitsure-offload-")  # for weights on disk that are no safetensors
     bring_without_mapping()
-    keep_no_large_blocks()
+    if bytes_on_disk(path) > SMALL:
+        keep_no_large_blocks()
     try:
         with files_not_mapped():
             model = _from_pretrained(path, dtype, settings, offload_folder=folder.name, **placement)
