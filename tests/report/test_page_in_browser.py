@@ -29,6 +29,7 @@ def page(tmp_path_factory):
     [
         (1400, "light"),
         (390, "dark"),
+        (1000, "light"),
         pytest.param(390, "light", marks=pytest.mark.slow),
         pytest.param(1400, "dark", marks=pytest.mark.slow),
     ],
