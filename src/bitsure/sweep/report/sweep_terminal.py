@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bitsure.base import terminal
+from bitsure.base.decimals import decimal
 from bitsure.report.terminal_summary import STYLES
 from bitsure.sweep.report.choices import ModelChoice, badge, others, reason, summary
 from bitsure.sweep.report.study_row import StudyRow, grouped, mean_in_words, over_tasks
@@ -98,9 +99,5 @@ def _table(rows: list[StudyRow], metrics: list[str], questions: str) -> Table:
 def _value_and_change(row: StudyRow | None) -> str:
     if row is None:
         return "–"
-    return _short(row.value) if row.delta is None else f"{_short(row.value)} {_short(row.delta, '+')}"
-
-
-def _short(value: float, sign: str = "") -> str:
-    """Return three decimals: that many columns leave no room for more; adding 0.0 avoids -0.000."""
-    return f"{round(value, 3) + 0.0:{sign}.3f}"
+    value = decimal(row.value, ".3f")
+    return value if row.delta is None else f"{value} {decimal(row.delta, '+.3f'):>6}"
