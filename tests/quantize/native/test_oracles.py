@@ -7,6 +7,7 @@ not: with MX formats it is no oracle.
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -88,6 +89,25 @@ def test_nvfp4_codes_are_decoded_by_gguf_as_by_us():
     blocks = torch.cat([ours.scales.view(8, 2, 4), (halves[..., 0, :] | halves[..., 1, :] << 4).flatten(2)], -1).flatten(1)
     found = gguf.dequantize(blocks.numpy(), gguf.GGMLQuantizationType.NVFP4)
     assert torch.equal(torch.from_numpy(found), dataclasses.replace(ours, tensor_scale=torch.tensor(1.0)).dequantize())
+
+
+def test_int4_with_scales_in_fp8_is_that_of_compressed_tensors():
+    """Its own scales are fitted to 7.5; with those fitted to 7 and rounded by torch its values are ours."""
+    quantization = library("compressed_tensors.quantization")
+    from compressed_tensors.quantization.lifecycle.forward import fake_quantize as theirs
+    from compressed_tensors.quantization.utils import generate_gparam
+
+    x = torch.randn(64, 256, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 2, 64)[:, None]
+    x[::7, ::3], x[5], x[6] = 0, (torch.arange(256) - 80) / 16, 0
+    largest = x.unflatten(1, (-1, 128)).abs().amax(-1)
+    whole = generate_gparam(x.amin(), x.amax(), quant_data=SimpleNamespace(max=7.0))
+    scales = (whole * (largest / 7)).to(torch.float8_e4m3fn).float()
+    scales[scales == 0] = torch.finfo(torch.float8_e4m3fn).eps  # as it replaces a scale of 0
+    args = quantization.QuantizationArgs(num_bits=4, type="int", symmetric=True, strategy="group", group_size=128)
+    expected = theirs(x, scales / whole, torch.zeros_like(scales), args)
+    lowest = -7 * (scales / whole).repeat_interleave(128, 1)  # we have no -8, which a scale of few digits can reach
+    ours = round_to_nearest(x, Rtn(format="int4_fp8", group_size=128))
+    assert torch.equal(ours.dequantize(), expected.maximum(lowest)) and (expected < lowest).sum() < 10
 
 
 def of_compressed_tensors(x: torch.Tensor, bits: int, kind: str, symmetric: bool, group_size: int | None) -> torch.Tensor:
