@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from bitsure.base.memo import Memo
@@ -50,3 +52,10 @@ def test_before_a_sweep_the_hub_has_to_be_there(cells, served, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     [said] = dry_run.unreachable(planned)
     assert "is not available: the hub is not asked (HF_HUB_OFFLINE)" in said
+
+
+def test_of_many_downloads_an_error_names_three(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    planned = [SimpleNamespace(to_download=f"model org/m{number}") for number in (1, 2, 3, 4, 5, 5)]
+    [said] = dry_run.unreachable(planned)
+    assert said.startswith("model org/m1; model org/m2; model org/m3; 2 more is not available")

@@ -32,6 +32,7 @@ from bitsure.sweep.launch.composed_cell import CellErrors, ComposedCell
 from bitsure.sweep.launch.estimate import SECONDS_A_CELL, SERVER_GPU, WorkEstimator, WorkPiece
 
 NO_LOG = Path(os.devnull)
+NAMED = 3  # downloads that an error names; the plan has all of them
 ON_THE_NODE = (
     "Decided on the node that a cell runs on: whether model.device is there and memory is enough. model.dtype=auto is taken "
     "here for the checkpoint's own type, as on a GPU; on a node without one it is float32, and the store has other pieces."
@@ -134,7 +135,8 @@ def unreachable(inspected: Sequence[InspectedCell]) -> list[str]:
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     try:
-        with explained("; ".join(downloads), "models/… and DIR/datasets/…"):
+        more = [f"{len(downloads) - NAMED} more"] if len(downloads) > NAMED else []
+        with explained("; ".join(downloads[:NAMED] + more), "models/… and DIR/datasets/…"):
             if is_offline():
                 raise OfflineModeIsEnabled
             check_reachable()
@@ -212,11 +214,13 @@ def _count(cell: InspectedCell, places: set[Path]) -> str:
 def _summary(inspected: Sequence[InspectedCell], memo: Memo, on_nodes: bool) -> str:
     missing = {place for cell in inspected for place in cell.missing}
     done = sum(cell.state == "done" for cell in inspected)
+    downloads = sorted({cell.to_download for cell in inspected if cell.to_download})
+    known = ", as far as is known before the downloads" if downloads else ""
     text = (
         f"{len(inspected)} cell{'s' * (len(inspected) > 1)}, {done} done; "
-        f"{len(missing)} sets of weights or records to make, each once."
+        f"{len(missing)} sets of weights or records to make, each once{known}."
     )
-    if downloads := sorted({cell.to_download for cell in inspected if cell.to_download}):
+    if downloads:
         text += f"\nTo be downloaded first, and not in the estimate: {'; '.join(downloads)}."
         text += "".join(
             f"\nThe downloads would fail now: {message}" for message in ([] if on_nodes else unreachable(inspected))
