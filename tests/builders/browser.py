@@ -19,6 +19,17 @@ needs_browser = pytest.mark.skipif(
     reason="no browser to look at pages with: `apt-get install chromium` and `pip install -r requirements.txt`",
 )
 
+SCREENS = pytest.mark.parametrize(
+    ("width", "colours"),
+    [
+        (1400, "light"),
+        (390, "dark"),
+        (1000, "light"),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+        pytest.param(1400, "dark", marks=pytest.mark.slow),
+    ],
+)
+
 
 @contextmanager
 def chromium() -> Iterator[Any]:

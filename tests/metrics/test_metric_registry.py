@@ -7,7 +7,6 @@ import math
 import re
 
 import numpy as np
-import pytest
 
 from bitsure.comparison import compare
 from bitsure.metrics import measure
@@ -21,7 +20,6 @@ from bitsure.metrics.metric_registry import (
     METRICS_ONLY,
     ONE_MODEL,
     PAPER_METRICS,
-    metric_entry,
 )
 from bitsure.metrics.next_token import ScoredTokens, next_token_metrics
 from bitsure.metrics.preference import preference_metrics
@@ -101,11 +99,11 @@ def names_of_tokens() -> set[str]:
 def test_values_lie_in_the_range_that_is_described():
     full, quantized, _ = paired_runs(60)
     for name, measured in measure(full, METRIC)["t"].items():
-        low, high = bounds(metric_entry(name).range)
+        low, high = bounds(METRICS[name].range)
         assert low <= measured.value <= high, name
     for name, difference in compare(full, quantized, METRIC)["t"].items():
         if name in COMPARISON_ONLY:
-            low, high = bounds(metric_entry(name).range)
+            low, high = bounds(METRICS[name].range)
             assert low <= difference.value <= high, name
 
 
@@ -115,8 +113,3 @@ def bounds(text: str) -> tuple[float, float]:
     parts = re.split(", ", text.strip("[]()"))
     low, high = (-numbers[part[1:]] if part.startswith("−") else numbers[part] for part in (parts[0], parts[-1]))
     return low, high
-
-
-def test_a_name_of_the_users_own_is_not_described():
-    with pytest.raises(KeyError):
-        metric_entry("own_metric")

@@ -7,7 +7,7 @@ import pytest
 from bitsure.report.report_contents import About
 from bitsure.report.run_report import build
 from tests.builders.answers import paired_runs
-from tests.builders.browser import cut_off, needs_browser, opened
+from tests.builders.browser import SCREENS, cut_off, needs_browser, opened
 from tests.builders.result_files import provenance, quantization
 from tests.builders.settings import MARGINS, METRIC
 
@@ -24,16 +24,7 @@ def page(tmp_path_factory):
     return build(tmp_path_factory.mktemp("page"), quant, full, METRIC, MARGINS, about).page
 
 
-@pytest.mark.parametrize(
-    ("width", "colours"),
-    [
-        (1400, "light"),
-        (390, "dark"),
-        (1000, "light"),
-        pytest.param(390, "light", marks=pytest.mark.slow),
-        pytest.param(1400, "dark", marks=pytest.mark.slow),
-    ],
-)
+@SCREENS
 def test_nothing_is_cut_off_loaded_or_run(browser, page, width, colours):
     with opened(browser, page, width, color_scheme=colours) as shown:
         shown.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true })")

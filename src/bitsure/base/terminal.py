@@ -109,9 +109,8 @@ def show_table(out: Console, table: Table) -> None:
 @contextmanager
 def output_to(path: Path) -> Iterator[None]:
     """Send what libraries print from Python (banners, bars, warnings) to the end of a file."""
-    file = path.open(
-        "a", buffering=1, encoding="utf-8", errors="replace"
-    )  # it stays open: a library's background threads may still write to it
+    # It stays open: a library's background threads may still write to it.
+    file = path.open("a", buffering=1, encoding="utf-8", errors="replace")
     with redirect_stdout(file), redirect_stderr(file), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

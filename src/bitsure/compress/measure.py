@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from bitsure.quantize.inference.hooks import InputTransform
+    from bitsure.quantize.inference.input_transform import InputTransform
     from bitsure.quantize.walk.blocks import Feed
 
 UNROUNDED = Activations(8, symmetric=True)  # the format for activations that a quantizer leaves as they are
@@ -51,7 +51,7 @@ def measure_activations(
         codes: How many codes are measured at most.
         seed: The seed of the draw of tokens.
     """
-    from bitsure.quantize.inference.hooks import InputTransform
+    from bitsure.quantize.inference.input_transform import InputTransform
     from bitsure.quantize.walk.blocks import walk
     from bitsure.quantize.walk.targets import block_linears, linears
 

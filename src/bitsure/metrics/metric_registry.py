@@ -6,8 +6,6 @@ the questions, mean confidence c̄_b and accuracy ȳ_b; f is the full-precision 
 
 from __future__ import annotations
 
-import re
-
 from bitsure.metrics.answer_metric_registry import ANSWER_METRICS, DIVERGENCE_METRICS
 from bitsure.metrics.confidence_shift import LOG_ODDS_SHIFT, PROBABILITY_SHIFT
 from bitsure.metrics.conformal import MISCOVERAGE
@@ -27,7 +25,6 @@ from bitsure.metrics.metric_names import (
     ECE_IF_CALIBRATED,
     LN_PERPLEXITY_RATIO,
     NEXT_TOKEN,
-    NOISE_CONTROL,
     ONLY_BASELINE,
     ONLY_QUANTIZED,
     PAPER_COMPAT,
@@ -273,12 +270,3 @@ COMPARISON_ONLY |= {  # texts
 }
 COMPARISON_ONLY |= DIVERGENCE_METRICS
 METRICS = ONE_MODEL | PAPER_METRICS | METRICS_ONLY | COMPARISON_ONLY
-
-
-def metric_entry(name: str) -> MetricEntry:
-    """Return what is known of a metric by the name it has in metrics.json or comparison.json.
-
-    Raises:
-        KeyError: If the name is none of bitsure's, such as that of an own metric.
-    """
-    return METRICS[re.sub(r"_length_\d+_depth_\d+$", "_length_L_depth_D", name.removeprefix(NOISE_CONTROL))]

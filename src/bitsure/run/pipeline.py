@@ -13,7 +13,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.compress.model_compressibility import ensure_compressibility, headline
 from bitsure.config.quantizers import Rounded
-from bitsure.config.schema import Config, resolved
+from bitsure.config.schema import Config, ControlSettings, resolved
 from bitsure.metrics.part_attribution import attribute
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.mixed.recipe import RECIPE, Recipe, grid_of
@@ -101,8 +101,7 @@ def run(
             current.write_json("costs.json", costs)
             attribution = _attribute(prepared, quantized, config, current)
             with current.stage("noise control"):
-                folder, control = run_dir / "noise_control", config.control
-                noisy = [_score_noise(prepared, seed, control.scale, folder) for seed in range(control.seeds)]
+                noisy = _score_noise(prepared, config.control, run_dir / "noise_control")
             with current.stage("report"):
                 about = About(
                     title=run_title(labels, config.quant.name if prepared.is_pair else None),
@@ -234,16 +233,20 @@ def _score_text(
     return text_units(tokens, made_from)
 
 
-def _score_noise(prepared: PreparedRun, seed: int, scale: float, folder: Path) -> Records:
-    """Return the records of one noise control of the run's quantizer, which are also written into `folder`."""
+def _score_noise(prepared: PreparedRun, control: ControlSettings, folder: Path) -> list[Records]:
+    """Return the records of each noise control of the run's quantizer, which are also written into `folder`."""
+    if not control.seeds:
+        return []
     assert prepared.plan is not None
-    plan, scorer = prepared.plan.noise(seed, scale), prepared.scorer
-    model = ScoredModel(plan.source, plan.made_from)
-    records = scorer.score(model, _hashed(plan, prepared), plan.quant.name)
-    file = folder / f"{seed:03d}.parquet"
     folder.mkdir(exist_ok=True)
-    answers = _write_answers(prepared, model, records, file)
-    return with_units(answers, _score_text(prepared, model, _hashed(plan, prepared), plan.quant.name, file))
+    plans = {seed: prepared.plan.noise(seed, control.scale) for seed in range(control.seeds)}
+    return [_score_control(prepared, plan, folder / f"{seed:03d}.parquet") for seed, plan in plans.items()]
+
+
+def _score_control(prepared: PreparedRun, plan: Plan, file: Path) -> Records:
+    model, checkpoint, label = ScoredModel(plan.source, plan.made_from), _hashed(plan, prepared), plan.quant.name
+    answers = _write_answers(prepared, model, prepared.scorer.score(model, checkpoint, label), file)
+    return with_units(answers, _score_text(prepared, model, checkpoint, label, file))
 
 
 def _prompts(prepared: PreparedRun, file: Path) -> dict[tuple[str, int], str]:

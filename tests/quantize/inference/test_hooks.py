@@ -10,8 +10,9 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import Activations, KeysValues
-from bitsure.quantize.inference import hooks
-from bitsure.quantize.inference.hooks import InferenceRounding, attach, check_keys_and_values
+from bitsure.quantize.inference import input_transform
+from bitsure.quantize.inference.hooks import InferenceRounding, attach
+from bitsure.quantize.inference.keys_values import check_keys_and_values
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.walk.targets import block_linears, find_blocks
 from bitsure.quantize.weights.fake_quantize import fake_quantize
@@ -132,7 +133,7 @@ def test_every_layers_input_is_rounded_once_a_token_at_a_time(name):
 
 def test_layers_that_read_one_input_share_what_it_becomes(monkeypatch):
     calls = []
-    monkeypatch.setattr(hooks, "fake_quantize", lambda x, *rest: calls.append(1) or fake_quantize(x, *rest))
+    monkeypatch.setattr(input_transform, "fake_quantize", lambda x, *rest: calls.append(1) or fake_quantize(x, *rest))
     model = family("llama")
     attach(model, InferenceScheme(activations=Activations(8)))
     logits(model)

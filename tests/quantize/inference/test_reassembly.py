@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import Activations
-from bitsure.quantize.inference.hooks import InputTransform
+from bitsure.quantize.inference.input_transform import InputTransform
 from bitsure.quantize.inference.reassembly import copies, disassemble, distances, expanded, grid, match, reassemble
 from bitsure.quantize.native.rounding import round_to_nearest
 from bitsure.quantize.native.rtn import Rtn

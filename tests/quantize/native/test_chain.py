@@ -12,7 +12,7 @@ from bitsure.models.load import load_model
 from bitsure.quantize.checkpoint.apply_checkpoint import put_into
 from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
-from bitsure.quantize.inference import hooks
+from bitsure.quantize.inference import input_transform
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.libraries.gptq import Gptq
 from bitsure.quantize.native import chain, chain_block
@@ -74,7 +74,7 @@ def quantized(model, quant, folder, advance=nothing, windows=WINDOWS):
 def test_rounding_without_text_shows_its_progress_block_by_block(tmp_path):
     steps = []
     quantized(build("llama", **ALL["llama"]), QUANTIZERS["rtn"], tmp_path, lambda *given, **about: steps.append((given, about)))
-    assert steps == [((1,), {"total": 2, "note": f"model.layers.{number}"}) for number in (0, 1)]
+    assert steps == [((1,), {"total": 2, "note": f"model.layers.{number}", "unit": "blocks"}) for number in (0, 1)]
 
 
 @pytest.mark.parametrize(("family", "quantizer"), WHOLE)
@@ -219,7 +219,7 @@ def test_what_is_replayed_is_what_would_be_computed(family, chain_name, tmp_path
 
 def test_the_input_of_a_layer_is_rounded_once_a_batch(tmp_path, monkeypatch):
     rounded = []
-    monkeypatch.setattr(hooks, "fake_quantize", lambda x, *rest: rounded.append(x.shape) or fake_quantize(x, *rest))
+    monkeypatch.setattr(input_transform, "fake_quantize", lambda x, *rest: rounded.append(x.shape) or fake_quantize(x, *rest))
     monkeypatch.setattr(blocks, "TOKENS_AT_ONCE", 2 * WINDOWS.shape[1])
     monkeypatch.setattr(replay, "KEPT", 100)
     quantized(build("opt", **FAMILIES["opt"]), Gptq(**NATIVE, activations=A8), tmp_path)

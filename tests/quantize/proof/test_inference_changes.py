@@ -115,7 +115,8 @@ def test_a_model_with_kept_weights_is_as_large_as_its_files(tmp_path, calib_file
     ],
 )
 def test_a_format_that_changes_nothing_is_an_error(settings, said, monkeypatch):
-    monkeypatch.setattr("bitsure.quantize.inference.hooks.fake_quantize", lambda x, *rest: x)
+    for module in ("input_transform", "keys_values"):
+        monkeypatch.setattr(f"bitsure.quantize.inference.{module}.fake_quantize", lambda x, *rest: x)
     with pytest.raises(UserError, match=said):
         prove(llama(), CheckpointContents({}, scheme=settings), WINDOWS)
 
@@ -135,7 +136,7 @@ def test_inputs_that_are_on_the_grid_already_stay(caplog):
 
 def test_keys_and_values_that_are_not_reached_are_an_error(monkeypatch):
     monkeypatch.setattr(
-        "bitsure.quantize.inference.hooks.ChangingCache.update", lambda self, keys, values, *rest: (keys, values)
+        "bitsure.quantize.inference.keys_values.ChangingCache.update", lambda self, keys, values, *rest: (keys, values)
     )
     with pytest.raises(UserError, match=r"keys and values were not reached: model.layers.0 keys"):
         prove(llama(), CheckpointContents({}, scheme=SETTINGS), WINDOWS)

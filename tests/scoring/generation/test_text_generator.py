@@ -9,7 +9,8 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import KeysValues
-from bitsure.quantize.inference import hooks
+from bitsure.quantize.inference import keys_values
+from bitsure.quantize.inference.hooks import InferenceRounding, attach
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.walk.targets import find_blocks
 from bitsure.scoring.generation import text_generator
@@ -136,9 +137,9 @@ def test_drawn_answers_depend_on_their_seed_and_on_no_batch(llama):
 def test_rounded_keys_and_values_are_what_later_tokens_read(monkeypatch):
     plain, model = (build("llama", **FAMILIES["llama"]) for _ in range(2))
     rounded: list[int] = []
-    real = hooks.fake_quantize
-    monkeypatch.setattr(hooks, "fake_quantize", lambda x, numbers: rounded.append(x.shape[2]) or real(x, numbers))
-    rounding = hooks.attach(model, InferenceScheme(kv=KeysValues(2)))
+    real = keys_values.fake_quantize
+    monkeypatch.setattr(keys_values, "fake_quantize", lambda x, numbers: rounded.append(x.shape[2]) or real(x, numbers))
+    rounding = attach(model, InferenceScheme(kv=KeysValues(2)))
     for each in (plain, model):
         each.generation_config.eos_token_id = None
     answers = generator(model, rounding=rounding).generate(asked())
@@ -154,7 +155,7 @@ def test_rounded_keys_and_values_are_what_later_tokens_read(monkeypatch):
 
 
 def test_a_model_that_rounds_nothing_in_its_cache_is_refused(llama):
-    rounding = hooks.InferenceRounding()
+    rounding = InferenceRounding()
     rounding.to_round[find_blocks(llama)[1][0]] = "the keys and values of model.layers.0"
     with pytest.raises(UserError, match=r"does not round 1 of 1: the keys and values of model\.layers\.0"):
         generator(llama, rounding=rounding).generate(asked())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bitsure.sweep.report.building import build_sweep_report
-from tests.builders.browser import cut_off, needs_browser, opened
+from tests.builders.browser import SCREENS, cut_off, needs_browser, opened
 from tests.builders.sweeps import leave_unfinished, write_quantized
 
 pytestmark = needs_browser
@@ -21,15 +21,7 @@ def page(tmp_path_factory):
     return build_sweep_report(folder).page
 
 
-@pytest.mark.parametrize(
-    ("width", "colours"),
-    [
-        (1400, "light"),
-        (390, "dark"),
-        pytest.param(390, "light", marks=pytest.mark.slow),
-        pytest.param(1400, "dark", marks=pytest.mark.slow),
-    ],
-)
+@SCREENS
 def test_nothing_is_cut_off_or_loaded(browser, page, width, colours):
     with opened(browser, page, width, color_scheme=colours) as shown:
         shown.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true })")

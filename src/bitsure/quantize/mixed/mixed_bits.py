@@ -72,8 +72,8 @@ class MixedBits(Quantizer):
     @property
     def name(self) -> str:
         """How weights are rounded, with the budget, or the beginning of the recipe's hash, in the place of bits."""
-        bits = f"{self.bits_per_weight:g}" if self._recipe is None else f"-recipe-{_hash(self._recipe.layers)[:6]}"
-        return self._like.name.replace(str(self._like.bits), f"-mixed{bits}" if self._recipe is None else bits, 1)
+        chosen = f"-mixed{self.bits_per_weight:g}" if self._recipe is None else f"-recipe-{_hash(self._recipe.layers)[:6]}"
+        return self._like.name.replace(str(self._like.bits), chosen, 1)
 
     @property
     def needs_data(self) -> bool:

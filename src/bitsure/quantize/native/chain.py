@@ -21,7 +21,9 @@ from torch import nn
 from bitsure.models.offloading import weights_in_memory
 from bitsure.quantize.checkpoint.read_checkpoint import read_checkpoint
 from bitsure.quantize.checkpoint.write_checkpoint import merge_parts, write_checkpoint, write_part
-from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, attach_block, rounding
+from bitsure.quantize.inference.hooks import InferenceRounding, attach_block
+from bitsure.quantize.inference.input_transform import InputTransform
+from bitsure.quantize.inference.keys_values import rounding
 from bitsure.quantize.inference.rotations import Rotations
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.native.chain_block import ChainBlock, SharedStructure, put_weight

@@ -11,7 +11,8 @@ from torch import nn
 from bitsure.base.errors import UserError
 from bitsure.config.quantizers import Rounded, Tuning
 from bitsure.quantize.inference.divisions import Division, DivisionSource, find_sources
-from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform
+from bitsure.quantize.inference.hooks import InferenceRounding
+from bitsure.quantize.inference.input_transform import InputTransform
 from bitsure.quantize.inference.rotations import Rotations
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.native.chain_quantizer import ChainQuantizer, RoundingQuantizer

@@ -52,9 +52,9 @@ class ChainQuantizer(Chain, Quantizer):
     def check(self, target: QuantizationTarget) -> None:
         """Raise UserError if the model's keys and values cannot be rounded in this format, or the model not be rotated."""
         if self.kv is not None:
-            from bitsure.quantize.inference import hooks
+            from bitsure.quantize.inference.keys_values import check_keys_and_values
 
-            hooks.check_keys_and_values(self.kv, target.modules)
+            check_keys_and_values(self.kv, target.modules)
         if self.rotation is not None and target.has_experts:
             raise UserError(
                 f"quant.transforms=[rotate]: {target.source.name} is a mixture of experts, whose gates read the hidden "

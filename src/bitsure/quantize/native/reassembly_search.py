@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform
+from bitsure.quantize.inference.hooks import InferenceRounding
+from bitsure.quantize.inference.input_transform import InputTransform
 from bitsure.quantize.inference.reassembly import (
     ReassembledInput,
     Reassembly,

@@ -14,7 +14,9 @@ from torch.func import functional_call
 from bitsure.base.errors import UserError
 from bitsure.base.files import atomic_path
 from bitsure.config.rotation_settings import RotationSettings
-from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, rounding
+from bitsure.quantize.inference.hooks import InferenceRounding
+from bitsure.quantize.inference.input_transform import InputTransform
+from bitsure.quantize.inference.keys_values import rounding
 from bitsure.quantize.inference.orthogonal import Orthogonal
 from bitsure.quantize.inference.rotations import Rotations, StreamRotation, ValueRotation
 from bitsure.quantize.inference.scheme import InferenceScheme

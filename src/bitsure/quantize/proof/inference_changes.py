@@ -15,7 +15,9 @@ from torch import nn
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import BYTE_SCALES, AtRunTime
 from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
-from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform, KeysAndValues
+from bitsure.quantize.inference.hooks import InferenceRounding
+from bitsure.quantize.inference.input_transform import InputTransform
+from bitsure.quantize.inference.keys_values import KeysAndValues
 from bitsure.quantize.inference.scheme import InferenceScheme
 from bitsure.quantize.proof.output_errors import root_ratio
 from bitsure.quantize.walk.blocks import walk

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.inference.hooks import InputTransform
+from bitsure.quantize.inference.input_transform import InputTransform
 from bitsure.quantize.walk.blocks import walk
 from bitsure.quantize.walk.targets import block_linears, linears, matrix, never_run, not_reached
 

@@ -13,7 +13,7 @@ from bitsure.base.errors import UserError
 from bitsure.models.offloading import weights_in_memory
 from bitsure.models.size import parameters_of
 from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
-from bitsure.quantize.inference.hooks import InputTransform
+from bitsure.quantize.inference.input_transform import InputTransform
 from bitsure.quantize.proof.inference_changes import prove_inference
 from bitsure.quantize.proof.kept_function import apply_transforms
 from bitsure.quantize.proof.layer_changes import LayerChange, layer_changes, left_out, reassembled

@@ -12,7 +12,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from bitsure.base.errors import UserError
-from bitsure.quantize.inference.hooks import InferenceRounding, InputTransform
+from bitsure.quantize.inference.hooks import InferenceRounding
+from bitsure.quantize.inference.input_transform import InputTransform
 from bitsure.quantize.inference.rotations import Rotations
 from bitsure.quantize.walk.targets import find_blocks
 

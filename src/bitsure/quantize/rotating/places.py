@@ -19,7 +19,8 @@ from torch import nn
 from bitsure.base.errors import UserError
 from bitsure.config.rotation_settings import RotationSettings
 from bitsure.quantize.inference.divisions import multiplies_by
-from bitsure.quantize.inference.hooks import InferenceRounding, KeysAndValues
+from bitsure.quantize.inference.hooks import InferenceRounding
+from bitsure.quantize.inference.keys_values import KeysAndValues
 from bitsure.quantize.inference.orthogonal import Orthogonal, random_hadamard
 from bitsure.quantize.inference.rotations import InputRotation, Rotations, StreamNorm, StreamRotation, ValueRotation
 from bitsure.quantize.walk.targets import block_linears, find_blocks, is_linear, matrix, parameter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 from typing_extensions import override
@@ -17,12 +17,11 @@ from bitsure.config.text import OF_TASKS
 from bitsure.hub.repositories import Origin
 from bitsure.models.locate import Source
 from bitsure.records.record import cluster_of
-from bitsure.results.run_files import TextOrigin
 from bitsure.scoring.engine import Engine
 from bitsure.scoring.journal import Journal, Limits
 from bitsure.scoring.requests import Request, Requests, Scored
 from bitsure.scoring.scorer import Scorer
-from bitsure.scoring.texts.text_source import BOS_OF_TASKS, TextSource
+from bitsure.scoring.texts.text_source import BOS_OF_TASKS, TextOfTasks
 from bitsure.scoring.texts.token_stream import bytes_of_tokens
 from bitsure.scoring.texts.tokenized_text import TextWindow, TokenizedText
 
@@ -36,7 +35,7 @@ PROMPTS, ANSWERS = "prompts", "answers"
 
 
 @dataclass(frozen=True)
-class TaskPrompts(TextSource):
+class TaskPrompts(TextOfTasks):
     """The prompts of a run's questions, each with its first right answer.
 
     A task's prompts are the text `text/<task>/prompts`, its answers `text/<task>/answers`. Whole texts have neither.
@@ -46,21 +45,12 @@ class TaskPrompts(TextSource):
     """
 
     scorer: Scorer
-
-    @property
-    @override
-    def task(self) -> str:
-        return f"text/{OF_TASKS}"
+    protocol: ClassVar = OF_TASKS
 
     @property
     @override
     def origin(self) -> Origin:
         return {"commit": None, "unknown": "the tasks' data stands under data"}
-
-    @property
-    @override
-    def libraries(self) -> tuple[str, ...]:
-        return ("lm_eval", "datasets")
 
     @override
     def identity(self, source: Source) -> dict[str, object]:
@@ -72,21 +62,6 @@ class TaskPrompts(TextSource):
     @override
     def cut(self, source: Source, memo: Memo) -> TokenizedText:
         return memo(cut_questions, self.scorer.load_tasks(memo), source, self.scorer.questions.task)
-
-    @override
-    def describe(self, source: Source, cut: TokenizedText) -> TextOrigin:
-        return TextOrigin(
-            task=self.task,
-            protocol=OF_TASKS,
-            window=cut.window,
-            stride=None,
-            limit=None,
-            bos=cut.bos,
-            windows=len(cut.windows),
-            tokens=cut.n_scored,
-            sha256=str(self.identity(source)["sha256"]),
-            origin=dict(self.origin),
-        )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from typing_extensions import override
 
 from bitsure.base.memo import Memo
 from bitsure.hub.repositories import Origin
@@ -63,3 +66,35 @@ class TextSource(ABC):
     @abstractmethod
     def describe(self, source: Source, cut: TokenizedText) -> TextOrigin:
         """Return what was scored and how, for provenance.json."""
+
+
+class TextOfTasks(TextSource):
+    """A text that a run's tasks make; it has no file of its own."""
+
+    protocol: ClassVar[str]
+    """What the option `text` calls it."""
+
+    @property
+    @override
+    def task(self) -> str:
+        return f"text/{self.protocol}"
+
+    @property
+    @override
+    def libraries(self) -> tuple[str, ...]:
+        return ("lm_eval", "datasets")
+
+    @override
+    def describe(self, source: Source, cut: TokenizedText) -> TextOrigin:
+        return TextOrigin(
+            task=self.task,
+            protocol=self.protocol,
+            window=cut.window,
+            stride=None,
+            limit=None,
+            bos=cut.bos,
+            windows=len(cut.windows),
+            tokens=cut.n_scored,
+            sha256=str(self.identity(source)["sha256"]),
+            origin=dict(self.origin),
+        )

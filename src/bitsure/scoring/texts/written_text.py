@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from typing_extensions import override
@@ -16,17 +16,16 @@ from bitsure.config.schema import TaskSettings
 from bitsure.config.text import OF_ANSWERS
 from bitsure.hub.repositories import Origin
 from bitsure.models.locate import Source
-from bitsure.results.run_files import TextOrigin
 from bitsure.scoring.scored_model import ScoredModel
 from bitsure.scoring.scorer import Scorer
 from bitsure.scoring.texts.task_prompts import collecting_lm
-from bitsure.scoring.texts.text_source import BOS_OF_TASKS, TextSource
+from bitsure.scoring.texts.text_source import BOS_OF_TASKS, TextOfTasks
 from bitsure.scoring.texts.token_stream import bytes_of_tokens
 from bitsure.scoring.texts.tokenized_text import TextWindow, TokenizedText
 
 
 @dataclass(frozen=True)
-class WrittenText(TextSource):
+class WrittenText(TextOfTasks):
     """The answers that a model wrote to a run's questions, a window each, of which the answer's tokens are scored.
 
     A task's answers are the text `text/<task>/written`. Of several answers to a question it is the first.
@@ -38,11 +37,7 @@ class WrittenText(TextSource):
 
     scorer: Scorer
     writer: ScoredModel | None = None
-
-    @property
-    @override
-    def task(self) -> str:
-        return f"text/{OF_ANSWERS}"
+    protocol: ClassVar = OF_ANSWERS
 
     @property
     @override
@@ -58,11 +53,6 @@ class WrittenText(TextSource):
     @override
     def origin(self) -> Origin:
         return {"commit": None, "unknown": "a model wrote it; the tasks' data stands under data"}
-
-    @property
-    @override
-    def libraries(self) -> tuple[str, ...]:
-        return ("lm_eval", "datasets")
 
     @override
     def identity(self, source: Source) -> dict[str, object]:
@@ -80,21 +70,6 @@ class WrittenText(TextSource):
 
     def _writer(self, source: Source) -> ScoredModel:
         return self.writer or ScoredModel(source)
-
-    @override
-    def describe(self, source: Source, cut: TokenizedText) -> TextOrigin:
-        return TextOrigin(
-            task=self.task,
-            protocol=OF_ANSWERS,
-            window=cut.window,
-            stride=None,
-            limit=None,
-            bos=cut.bos,
-            windows=len(cut.windows),
-            tokens=cut.n_scored,
-            sha256=str(self.identity(source)["sha256"]),
-            origin=dict(self.origin),
-        )
 
 
 def cut_answers(
