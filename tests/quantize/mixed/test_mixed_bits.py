@@ -92,7 +92,7 @@ def test_losses_are_the_divergences_of_plain_passes_and_the_model_stays_as_it_is
 def test_progress_begins_again_after_measuring_so_that_no_more_blocks_are_counted_than_there_are(make, monkeypatch):
     done, counts = 0, []
 
-    def advance(n=1, total=None, note=""):
+    def advance(n=1, total=None, note="", unit=""):
         nonlocal done
         done += n
         counts.append(done)
