@@ -23,6 +23,10 @@ class UserError(Exception):
         """Return the same error with `prefix` before its message."""
         return UserError(f"{prefix}{self}")
 
+    def followed_by(self, suffix: str) -> UserError:
+        """Return the same error with `suffix` after its message."""
+        return UserError(f"{self}{suffix}")
+
 
 class DiskError(UserError, OSError):
     """The disk is full, or a file may not be read or written."""
@@ -48,6 +52,10 @@ class NotHere(UserError):
     def prefixed(self, prefix: str) -> NotHere:
         """Return the same error with `prefix` before its message and before what is wanted."""
         return NotHere.because(f"{prefix}{self.wanted}", f"{prefix}{self}")
+
+    def followed_by(self, suffix: str) -> NotHere:
+        """Return the same error with `suffix` after its message; what is wanted stays."""
+        return NotHere.because(self.wanted, f"{self}{suffix}")
 
 
 def in_one_line(error: BaseException, most: int = 300) -> str:

@@ -32,7 +32,8 @@ class WantedModel:
     """Called with config.json before anything large is downloaded; raises UserError to stop."""
 
     def __str__(self) -> str:
-        return f"model {self.repo} at revision {self.revision}"
+        named = f"model {self.repo} at revision {self.revision}"
+        return named if self.with_weights else f"{named} (tokenizer and config.json, no weights)"
 
     @property
     def place(self) -> str:

@@ -227,6 +227,7 @@ def check(prepared: PreparedRun, memo: Memo) -> None:
     if is_here and (without_text or any(prepared.scorer.kept.missing(model) for model in scored)):
         with terminal.output_to(prepared.log_file):
             memo(check_files, prepared.source.path, prepared.source.settings.trust_remote_code)
+    _check_scoring_memory(prepared)
     scoring = prepared.scorer.setup.scoring
     if prepared.plan and scoring.engine == VLLM and scoring.dequantize and prepared.scorer.kept.missing(prepared.scored):
         from bitsure.quantize.checkpoint import disk_space
@@ -236,6 +237,14 @@ def check(prepared: PreparedRun, memo: Memo) -> None:
     if prepared.plan and not prepared.store.find("weights", prepared.plan.made_from):
         with terminal.output_to(prepared.log_file):
             check_plan(prepared.plan, prepared.store, memo)
+
+
+def _check_scoring_memory(prepared: PreparedRun) -> None:
+    """Raise UserError if the local engine is to score a model that does not fit, before anything is quantized."""
+    scoring = prepared.scorer.setup.scoring
+    whole = [prepared.full_precision, *([prepared.scored] if scoring.dequantize else [])]
+    if scoring.engine != VLLM and any(model.server is None and prepared.scorer.missing(model) for model in whole):
+        check_memory(prepared.source.settings, prepared.dtype)
 
 
 def load_tasks(prepared: PreparedRun, memo: Memo) -> None:

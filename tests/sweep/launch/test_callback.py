@@ -115,7 +115,7 @@ def test_cells_of_a_cluster_are_planned_as_for_its_nodes(monkeypatch, overrides,
 @pytest.mark.parametrize(("launcher", "starts"), [("basic", False), ("submitit_slurm", True)])
 def test_no_cell_starts_without_the_hub_that_it_needs(monkeypatch, launcher, starts, tmp_path):
     """Nodes of a cluster have a network of their own."""
-    away = [dry_run.InspectedCell(None, to_download="model org/none at revision main")]
+    away = [dry_run.InspectedCell(None, downloads=["model org/none at revision main"])]
     monkeypatch.setattr(callback, "_check_installed", lambda target: None)
     monkeypatch.setattr(dry_run, "inspect_cells", lambda *given: away)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -67,7 +67,7 @@ def test_a_library_that_is_not_installed_is_an_error_or_skips_its_cell(cell, not
 
 
 def test_a_plan_says_what_else_tells_its_cells_apart(cell, capsys, monkeypatch):
-    nothing = {"present": set(), "missing": set(), "to_download": "", "state": "new", "pieces": {}}
+    nothing = {"present": set(), "missing": set(), "downloads": [], "state": "new", "pieces": {}}
     monkeypatch.setattr(dry_run, "inspect_cells", lambda cells, *given: [SimpleNamespace(cell=one, **nothing) for one in cells])
     monkeypatch.setattr(dry_run, "_summary", lambda inspected, memo, on_nodes: "2 cells")
     dry_run.show([cell(0, "quant=rtn3", "task=pocket_twins"), cell(1, "quant=rtn3", "task=pocket")], CellErrors())
@@ -82,8 +82,39 @@ def test_the_noise_control_is_part_of_the_plan(cell):
 
 def test_what_is_not_on_this_machine_is_no_error_and_nothing_is_downloaded(cell, monkeypatch):
     monkeypatch.setenv("HF_HOME", "/nowhere")
-    [planned], errors = inspect([cell(0, "model=opt-125m")])
-    assert errors == [] and planned.to_download == "model facebook/opt-125m at revision main" and not planned.pieces
+    [planned], errors = inspect([cell(0, "model=opt-125m", "task=pocket", "calib=c4")])
+    assert errors == [] and not planned.pieces
+    c4 = "en/c4-train.00000-of-01024.json.gz of data set allenai/c4"
+    assert planned.downloads == ["model facebook/opt-125m at revision main", c4]
+
+
+def test_of_a_served_model_no_weights_are_to_be_downloaded(cell, monkeypatch):
+    monkeypatch.setenv("HF_HOME", "/nowhere")
+    served = ["model=served", "model.url=http://127.0.0.1:9/v1", "model.repo=org/name", "task=pocket", "calib=pocket"]
+    [planned], errors = inspect([cell(0, *served, "quant=none")])
+    without = "model org/name at revision main (tokenizer and config.json, no weights)"
+    assert errors == [] and planned.downloads == [without]
+    [planned], errors = inspect([cell(0, *served, "quant=rtn3")])
+    assert errors == [] and planned.downloads == [without, "model org/name at revision main"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "on_nodes", "known"),
+    [
+        (["model=llama-2-70b"], False, "128.5 GiB in float16. It cannot run here: model=llama-2-70b: 68,976,648,192 param"),
+        (["model=llama-2-70b"], True, "llama-2-70b has 68,976,648,192 parameters by its settings, 128.5 GiB in float16."),
+        (["model=hub", "model.repo=org/name"], False, "Of name nothing is known: model.parameters is not given."),
+    ],
+)
+def test_a_plan_says_what_it_cannot_know_and_what_it_does(cell, capsys, monkeypatch, overrides, on_nodes, known):
+    monkeypatch.setenv("HF_HOME", "/nowhere")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    cells = [cell(0, *overrides, "task=pocket", "calib=pocket"), cell(1, *overrides, "task=pocket", "quant=none")]
+    dry_run.show(cells, CellErrors(), on_nodes)
+    shown = capsys.readouterr().out
+    assert "2 cells, 0 done.\n" in shown and "There is no estimate: time, memory and disk follow" in shown
+    assert shown.count(known) == 1 and ("It cannot run here" in shown) == ("It cannot run here" in known)
+    assert ("The downloads would fail now" in shown) == (not on_nodes)
 
 
 def test_everything_that_is_wrong_with_the_cells_is_said_at_once(cell, tmp_path):

@@ -29,10 +29,10 @@ def cells(served, published, tmp_path, monkeypatch, calib_file):
 def test_data_that_is_still_to_be_downloaded_is_no_error_and_not_in_the_estimate(cells, capsys):
     errors = CellErrors()
     planned = dry_run.inspect_cells(cells, errors, Memo())
-    assert errors.lines() == [] and [one.to_download for one in planned] == ["task.names: asked: data set org/asked"] * 2
+    assert errors.lines() == [] and [one.downloads for one in planned] == [["task.names: asked: data set org/asked"]] * 2
     dry_run.show(cells, CellErrors())
     said = capsys.readouterr().out
-    assert "To be downloaded first, and not in the estimate: task.names: asked: data set org/asked." in said
+    assert "2 cells, 0 done.\nTo be downloaded first: task.names: asked: data set org/asked.\n" in said
     assert "An estimate" not in said and "There is no estimate" in said and "would fail" not in said
 
 
@@ -40,6 +40,16 @@ def test_a_plan_says_that_downloads_would_fail(cells, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     dry_run.show(cells, CellErrors())
     assert "The downloads would fail now: task.names: asked: data set org/asked is not available" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["calib=c4", "text=wikitext2"])
+def test_a_text_that_is_still_to_be_downloaded_is_no_error(served, published, tmp_path, monkeypatch, text):
+    monkeypatch.setenv("BITSURE_STORE", str(tmp_path / "store"))
+    locate_model(ModelSettings(repo="org/tiny"), None)
+    errors = CellErrors()
+    cells = compose_valid("model=hub", "model.repo=org/tiny", "quant=rtn3", "task=pocket", "calib=pocket", text)
+    [planned] = dry_run.inspect_cells(cells, errors, Memo())
+    assert errors.lines() == [] and len(planned.downloads) == 1 and "of data set" in planned.downloads[0]
 
 
 def test_before_a_sweep_the_hub_has_to_be_there(cells, served, monkeypatch):
@@ -56,6 +66,6 @@ def test_before_a_sweep_the_hub_has_to_be_there(cells, served, monkeypatch):
 
 def test_of_many_downloads_an_error_names_three(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    planned = [SimpleNamespace(to_download=f"model org/m{number}") for number in (1, 2, 3, 4, 5, 5)]
+    planned = [SimpleNamespace(downloads=[f"model org/m{number}"]) for number in (1, 2, 3, 4, 5, 5)]
     [said] = dry_run.unreachable(planned)
     assert said.startswith("model org/m1; model org/m2; model org/m3; 2 more is not available")

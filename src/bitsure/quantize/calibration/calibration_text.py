@@ -118,7 +118,7 @@ def _locate_files(calib: CalibSettings, hub_mirror: str | None, task: TaskSettin
         path = _path(calib, hub_mirror)
     except UserError as error:
         if calib.if_missing != "pocket":
-            raise UserError(f"{error}\nOr another text: calib=text calib.path=FILE, or calib=pocket.") from error
+            raise error.followed_by("\nOr another text: calib=text calib.path=FILE, or calib=pocket.") from error
         name, path, start = f"pocket ({calib.name} is unavailable)", POCKET_TEXT, None
     files = find_files(path)
     hashes = hash_each(files, store)

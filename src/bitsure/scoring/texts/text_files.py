@@ -155,7 +155,7 @@ def locate_text_file(settings: TextSettings, hub_mirror: str | None, store: Stor
         try:
             file = dataset_file(settings.repo, settings.file, hub_mirror, settings.revision)
         except UserError as error:
-            raise UserError(f"{error}\nOr another text: text=local text.path=FILE.") from error
+            raise error.followed_by("\nOr another text: text=local text.path=FILE.") from error
     if not file.name.endswith(tuple(READERS)):
         raise UserError(f"text.path={file}: the name has to end in {', '.join(READERS)}.")
     (sha256,) = hash_each([file], store)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from bitsure.quantize.plan import Plan
 from bitsure.run import preparation, stale
 from bitsure.run.directory import is_done, read_status, why_not_here
 from bitsure.scoring.scored_model import ScoredModel
+from bitsure.sweep.launch import downloads
 from bitsure.sweep.launch.composed_cell import CellErrors, ComposedCell
 from bitsure.sweep.launch.estimate import SECONDS_A_CELL, SERVER_GPU, WorkEstimator, WorkPiece
 
@@ -53,8 +54,8 @@ class InspectedCell:
     pieces: dict[Path, WorkPiece] = field(default_factory=dict)
     missing: set[Path] = field(default_factory=set)
     """Those of `pieces` that the store does not have."""
-    to_download: str | None = None
-    """What has to be downloaded before the cell can be checked further; None where everything is here."""
+    downloads: list[str] = field(default_factory=list)
+    """What has to be downloaded before the cell can be checked further; empty where everything is here."""
 
     @property
     def present(self) -> set[Path]:
@@ -101,8 +102,11 @@ def _inspect(cell: ComposedCell, errors: CellErrors, memo: Memo, on_nodes: bool)
             preparation.load_tasks(prepared, memo)
             preparation.check(prepared, memo)
             _find_pieces(inspected, prepared, config)  # which files a task reads, a part of the keys, is known only now
-    except NotHere as error:
-        inspected.to_download = error.wanted
+    except NotHere:
+        with terminal.output_to(NO_LOG):
+            inspected.downloads, wrong = downloads.wanted(cell.config, memo)
+        errors.add(cell.number, *wrong)
+        return inspected
     except UserError as error:
         if isinstance(error, NotInstalled) and cell.config.sweep.skip_not_installed:
             inspected.state = "skipped"
@@ -127,16 +131,21 @@ def _stale(changes: list[str]) -> str:
     )
 
 
+def downloads_of(inspected: Iterable[InspectedCell]) -> list[str]:
+    """Return what has to be downloaded for some cells."""
+    return list(dict.fromkeys(download for cell in inspected for download in cell.downloads))
+
+
 def unreachable(inspected: Sequence[InspectedCell]) -> list[str]:
     """Return what is wrong where cells have to download something and the hub does not answer."""
-    downloads = sorted({cell.to_download for cell in inspected if cell.to_download})
-    if not downloads:
+    wanted = downloads_of(inspected)
+    if not wanted:
         return []
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     try:
-        more = [f"{len(downloads) - NAMED} more"] if len(downloads) > NAMED else []
-        with explained("; ".join(downloads[:NAMED] + more), "models/… and DIR/datasets/…"):
+        more = [f"{len(wanted) - NAMED} more"] if len(wanted) > NAMED else []
+        with explained("; ".join(wanted[:NAMED] + more), "models/… and DIR/datasets/…"):
             if is_offline():
                 raise OfflineModeIsEnabled
             check_reachable()
@@ -191,7 +200,8 @@ def show(cells: Sequence[ComposedCell], errors: CellErrors, on_nodes: bool = Fal
     table = Table("cell", "model and quantizer", "state", "in the store", "to make", box=None)
     of_all = set.intersection(*(set(cell.overrides) for cell in cells)) if cells else set()
     for cell in inspected:
-        in_store, to_make = _count(cell, cell.present), _count(cell, cell.missing) or cell.to_download or ""
+        in_store, to_make = _count(cell, cell.present), _count(cell, cell.missing)
+        to_make = "known after downloads" if cell.downloads else to_make
         labels = cell.cell.labels
         name = ", ".join([labels.model, labels.quantizer, *other_settings(cell.cell.overrides, of_all)])
         table.add_row(str(cell.cell.number + 1), escape(name), cell.state, in_store, to_make)
@@ -214,21 +224,15 @@ def _count(cell: InspectedCell, places: set[Path]) -> str:
 def _summary(inspected: Sequence[InspectedCell], memo: Memo, on_nodes: bool) -> str:
     missing = {place for cell in inspected for place in cell.missing}
     done = sum(cell.state == "done" for cell in inspected)
-    downloads = sorted({cell.to_download for cell in inspected if cell.to_download})
-    known = ", as far as is known before the downloads" if downloads else ""
-    text = (
-        f"{len(inspected)} cell{'s' * (len(inspected) > 1)}, {done} done; "
-        f"{len(missing)} sets of weights or records to make, each once{known}."
-    )
-    if downloads:
-        text += f"\nTo be downloaded first, and not in the estimate: {'; '.join(downloads)}."
-        text += "".join(
-            f"\nThe downloads would fail now: {message}" for message in ([] if on_nodes else unreachable(inspected))
-        )
-    here = [cell for cell in inspected if not cell.to_download]
+    here, unknown = [cell for cell in inspected if not cell.downloads], [cell for cell in inspected if cell.downloads]
+    text = f"{_cells(len(inspected))}, {done} done"
+    known = ", as far as is known before the downloads" if unknown else ""
+    text += f"; {len(missing)} sets of weights or records to make, each once{known}." if here else "."
+    if unknown:
+        text += "\n" + "\n".join(_unknown(unknown, here, on_nodes))
     pieces = {place: cell.pieces[place] for cell in here for place in cell.missing}
     if not pieces:
-        return text + "\nThere is no estimate: no cell has all that is needed to tell its work." * bool(downloads)
+        return text
     estimator = WorkEstimator(next(iter(pieces.values())).run.store, memo)
     with offline(), terminal.output_to(NO_LOG):
         estimates = [estimator.estimate(piece) for piece in pieces.values()]
@@ -250,6 +254,22 @@ def _summary(inspected: Sequence[InspectedCell], memo: Memo, on_nodes: bool) -> 
         + (VLLM if any(piece.made_from.get("engine") == "vllm" for piece in pieces.values()) else "")
         + (NODES if on_nodes else "")
     )
+
+
+def _unknown(unknown: Sequence[InspectedCell], here: Sequence[InspectedCell], on_nodes: bool) -> list[str]:
+    """Return what is not known of cells that have to download something first, why, and what is known of their models."""
+    lines = [f"To be downloaded first: {'; '.join(downloads_of(unknown))}."]
+    lines += [f"The downloads would fail now: {message}" for message in ([] if on_nodes else unreachable(unknown))]
+    lines.append(
+        f"There is no estimate{f' of {_cells(len(unknown))}' if here else ''}: time, memory and disk follow from a model's "
+        "config.json, the questions of its tasks and the calibration text, and not all of them are here."
+    )
+    sizes = (downloads.known_size(cell.cell.config, on_nodes) for cell in unknown)
+    return lines + list(dict.fromkeys(sizes))
+
+
+def _cells(number: int) -> str:
+    return f"{number} cell{'s' * (number != 1)}"
 
 
 def _stage(piece: WorkPiece) -> str:
