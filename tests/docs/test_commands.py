@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -18,22 +19,16 @@ from bitsure.base.dotted_names import import_named
 from bitsure.base.memo import Memo
 from bitsure.config.paths import CONF, PROJECT
 from bitsure.config.schema import Config
-from bitsure.quantize.mixed.recipe import RECIPE, Recipe
+from bitsure.quantize.mixed.recipe import Recipe
 from bitsure.sweep.launch import cell_composer, composed_cell, dry_run
-from tests.builders.documents import PAGES, FencedBlock, fenced_blocks
+from tests.builders.documents import PAGES, FencedBlock, commands, fenced_blocks
 from tests.builders.sweep_commands import command
 
 BLOCKS = [block for page in PAGES for block in fenced_blocks(page)]
 RUN = {"extending.md": ("bash", "python"), "python.md": ("python",), "README.md": ("python",)}  # by tests of their own
 NOT_RUN = ("text", "yaml", "json", "bibtex")
-PLACEHOLDERS = ("DIR", "RUN_DIR", "my_tasks")  # folders of the reader's that settings name
+PLACEHOLDERS = ("DIR", "RUN_DIR", "my_tasks", "../shared/hub")  # folders of the reader's that settings name
 TARGETS = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-
-
-def commands(text: str) -> list[list[str]]:
-    """Return the words of each command of a block, without comments and without variables before it."""
-    lines = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
-    return [words[[re.match(r"[A-Z_]+=", word) is None for word in words].index(True) :] for words in lines if words]
 
 
 SHELL = [(block, words) for block in BLOCKS if block.language == "bash" for words in commands(block.text)]
@@ -95,11 +90,11 @@ def composed(name: str, cells: Iterable[tuple[str, ...]]) -> tuple[list[composed
 @pytest.fixture
 def places(tmp_path, monkeypatch):
     """Work in a folder where the places that the documents name are there."""
+    (tmp_path / "clone").mkdir()
+    monkeypatch.chdir(tmp_path / "clone")
     for name in PLACEHOLDERS:
-        (tmp_path / name).mkdir()
-    for recipe in (f"RUN_DIR/{RECIPE}", "auto_scheme-4.16.yaml"):
-        Recipe({"layer": 4}).write(tmp_path / recipe)
-    monkeypatch.chdir(tmp_path)
+        Path(name).mkdir(parents=True)
+    monkeypatch.setattr(Recipe, "read", lambda file: Recipe({"layer": 4}))  # which other commands write
 
 
 COMPOSED = sorted({settings for _, words in SHELL if (settings := settings_of(words))})

@@ -22,6 +22,7 @@ from bitsure.models.size import parameters_of
 from bitsure.results import Labels
 from bitsure.sweep.launch import dry_run, estimate
 from bitsure.sweep.launch.composed_cell import CellErrors, ComposedCell
+from tests.builders.fake_vllm import install_vllm
 
 schema.register()
 
@@ -181,7 +182,32 @@ def test_a_small_pieces_fixed_costs_are_no_measure_of_a_large_one(tmp_path):
         with store.create("records", {"task": "t", "limit": None, "number": number}) as entry:
             write_cost(entry, EntryCost("scoring", seconds, work))
     estimator = estimate.WorkEstimator(store, Memo())
-    assert estimator._seconds("scoring", 2e9) == pytest.approx(20) and estimator._seconds("scoring", 1e6) == pytest.approx(2)
+    assert estimator._seconds("scoring", 2e9, None) == pytest.approx(20) and estimator._seconds(
+        "scoring", 1e6, None
+    ) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("gpu", [None, "NVIDIA H200"])
+def test_an_estimate_names_the_processor_that_it_is_for(cell, capsys, monkeypatch, gpu):
+    install_vllm(monkeypatch)
+    monkeypatch.setattr(estimate, "_gemm_speed", lambda: 1e12)
+    for module in (estimate, dry_run):
+        monkeypatch.setattr(module, "gpu_name", lambda: gpu)
+    shown, seconds = {}, {}
+    for gpus in (0, 1, 8):
+        engine = ["scoring.engine=vllm", f"scoring.vllm.tensor_parallel={gpus}"] if gpus else []
+        one = cell(gpus, "quant=none", *engine)
+        dry_run.show([one], CellErrors())
+        shown[gpus] = " ".join(capsys.readouterr().out.split())
+        [planned], _ = inspect([one])
+        piece = next(iter(planned.pieces.values()))
+        seconds[gpus] = estimate.WorkEstimator(piece.run.store, Memo()).estimate(piece).seconds
+    assert all(f"one after the other on this machine's {gpu or 'CPU'};" in text for text in shown.values())
+    otherwise = {None: "this machine's CPU", "NVIDIA H200": "1 GPU, one NVIDIA H200"}[gpu]
+    assert "vLLM" not in shown[0] and f"otherwise of {otherwise};" in shown[1]
+    assert f"otherwise of 8 GPUs, each one {gpu or estimate.A100};" in shown[8]
+    speed = 0.3e12 if gpu else estimate.A100_SPEED
+    assert seconds[0] == pytest.approx(seconds[1]) and seconds[1] / seconds[8] == pytest.approx(8 * speed / 0.3e12)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from bitsure.base.memo import Memo
 from bitsure.base.progress import progress
 from bitsure.base.store import Store
 from bitsure.config.labels import other_settings
-from bitsure.config.schema import Config, resolved
+from bitsure.config.schema import VLLM, Config, resolved
 from bitsure.hub.failures import explained
 from bitsure.hub.offline import is_offline, offline
 from bitsure.hub.retries import check_reachable
@@ -30,7 +30,7 @@ from bitsure.run.directory import is_done, read_status, why_not_here
 from bitsure.scoring.scored_model import ScoredModel
 from bitsure.sweep.launch import downloads
 from bitsure.sweep.launch.composed_cell import CellErrors, ComposedCell
-from bitsure.sweep.launch.estimate import SECONDS_A_CELL, SERVER_GPU, WorkEstimator, WorkPiece
+from bitsure.sweep.launch.estimate import A100, SECONDS_A_CELL, WorkEstimator, WorkPiece, gpu_name
 
 NO_LOG = Path(os.devnull)
 NAMED = 3  # downloads that an error names; the plan has all of them
@@ -38,9 +38,7 @@ ON_THE_NODE = (
     "Decided on the node that a cell runs on: whether model.device is there and memory is enough. model.dtype=auto is taken "
     "here for the checkpoint's own type, as on a GPU; on a node without one it is float32, and the store has other pieces."
 )
-SERVED = f" Memory is this machine's, and not servers'. A server that was never scored with is taken for {SERVER_GPU}."
-
-VLLM = " The time of vLLM is that of earlier runs with it, otherwise of this machine; the memory of GPUs is not estimated."
+SERVED = f" Memory is this machine's, and not servers'. A server that was never scored with is taken for one {A100}."
 NODES = " The nodes' processors are not known: time and memory are as if the cells ran on this machine."
 
 
@@ -238,7 +236,7 @@ def _summary(inspected: Sequence[InspectedCell], memo: Memo, on_nodes: bool) -> 
         estimates = [estimator.estimate(piece) for piece in pieces.values()]
     to_run = sum(cell.state != "done" for cell in here)
     seconds = sum(estimate.seconds for estimate in estimates) + SECONDS_A_CELL * to_run
-    disk, machine = sum(estimate.disk for estimate in estimates), "this machine" + ("" if _has_gpu() else "'s CPU")
+    disk, machine = sum(estimate.disk for estimate in estimates), f"this machine's {gpu_name() or 'CPU'}"
     memory = {
         stage: max(
             estimate.memory for piece, estimate in zip(pieces.values(), estimates, strict=True) if _stage(piece) == stage
@@ -251,7 +249,7 @@ def _summary(inspected: Sequence[InspectedCell], memo: Memo, on_nodes: bool) -> 
         f"{', '.join(f'up to {_size(most)} for {stage}' for stage, most in memory.items())}; "
         f"{_size(disk)} of disk in the store."
         + (SERVED if any(piece.is_served for piece in pieces.values()) else "")
-        + (VLLM if any(piece.made_from.get("engine") == "vllm" for piece in pieces.values()) else "")
+        + _on_vllm([piece for piece in pieces.values() if piece.made_from.get("engine") == VLLM])
         + (NODES if on_nodes else "")
     )
 
@@ -276,10 +274,15 @@ def _stage(piece: WorkPiece) -> str:
     return "quantizing" if piece.kind == "weights" else "scoring"
 
 
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
+def _on_vllm(pieces: Sequence[WorkPiece]) -> str:
+    """Return what the estimate of vLLM's pieces assumes."""
+    if not pieces:
+        return ""
+    gpus = max(piece.gpus for piece in pieces)
+    kind, otherwise = gpu_name(), "this machine's CPU"
+    if kind or gpus > 1:
+        otherwise = f"{gpus} GPU{'s' * (gpus > 1)}, {'each ' * (gpus > 1)}one {kind or A100}"
+    return f" The time of vLLM is that of earlier runs with it, otherwise of {otherwise}; the memory of GPUs is not estimated."
 
 
 def _size(n_bytes: float) -> str:

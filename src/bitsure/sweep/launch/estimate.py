@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from bitsure.run.preparation import PreparedRun
 
 MODEL_SHARE_OF_GEMM = 0.3  # the share of a matrix product's speed that whole models reach, where nothing was measured
-SERVER_GPU, SERVER_SPEED = "an A100 in bfloat16 at a third of its peak", 1e14  # what serves, and its operations a second
+A100, A100_SPEED = "A100 in bfloat16 at a third of its peak", 1e14  # a GPU that is not here, and its operations a second
 BYTES_A_QUESTION = 600  # of records and prompts, compressed
 BYTES_A_TOKEN = 16  # of a text's rows, compressed
 OUR_LIBRARIES = {"torch", "transformers"}  # of our own quantizers, which take one block after the other
@@ -74,6 +74,11 @@ class WorkPiece:
     def is_served(self) -> bool:
         """Whether a server runs the model."""
         return "server" in self.made_from
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that vLLM shares the model among; 1 for other engines."""
+        return math.prod(self.made_from.get("parallel", ()))
 
 
 class WorkEstimate(NamedTuple):
@@ -122,7 +127,7 @@ class WorkEstimator:
         if piece.task:
             questions, tokens = self._task_size(piece, piece.task)
             what = "served" if piece.is_served else piece.made_from.get("engine", "scoring")
-            seconds = self._seconds(what, scoring_work(parameters, tokens))
+            seconds = self._seconds(what, scoring_work(parameters, tokens), piece)
             return WorkEstimate(seconds, self._scoring_memory(piece, model, tokens), BYTES_A_QUESTION * questions)
         if piece.kind == TEXTS:
             states = width_of(model) * disk_space.item_bytes(piece.run.dtype) if piece.plan is None else 0
@@ -132,7 +137,7 @@ class WorkEstimator:
         work = quantizing_work(parameters, width_of(model), (plan.nsamples + HELD_OUT_WINDOWS) * plan.calib.seqlen)
         modules = self.memo(empty_modules, source.path, source.settings.trust_remote_code)
         disk = plan.quant.bytes_needed(model, plan.dtype)
-        return WorkEstimate(self._seconds(plan.quant.name, work), _quantizing_memory(modules, plan), disk)
+        return WorkEstimate(self._seconds(plan.quant.name, work, piece), _quantizing_memory(modules, plan), disk)
 
     def _scoring_memory(self, piece: WorkPiece, model: nn.Module, tokens: int) -> int:
         """Return what scoring so many tokens takes on a CPU."""
@@ -155,16 +160,16 @@ class WorkEstimator:
         assert text is not None  # the piece is its rows
         cut = text.cut(self.memo)
         tokens = sum(len(window) - 1 for window in cut.windows)
-        seconds = self._seconds("scoring", scoring_work(parameters_of(model), tokens))
+        seconds = self._seconds("scoring", scoring_work(parameters_of(model), tokens), piece)
         memory = self._scoring_memory(piece, model, tokens)
         return WorkEstimate(seconds, memory, (BYTES_A_TOKEN + states) * cut.n_scored)
 
-    def _seconds(self, what: str, work: float) -> float:
+    def _seconds(self, what: str, work: float, piece: WorkPiece) -> float:
         """Return seconds at the speed of the pieces nearest in size: small ones have fixed costs that large ones do not."""
         nearest = sorted(self._speeds.get(what, []), key=lambda known: abs(math.log(known[0] / work)))[:NEAREST]
         if nearest:
             return work / statistics.median(speed for _, speed in nearest)
-        return work / (SERVER_SPEED if what == "served" else MODEL_SHARE_OF_GEMM * _gemm_speed())
+        return work / _assumed_speed(piece)
 
     def _task_size(self, piece: WorkPiece, name: str) -> tuple[int, int]:
         """Return a task's questions and tokens, as they were before or by the length of its texts."""
@@ -208,6 +213,20 @@ def _allowed(max_memory: Sequence[str] | None) -> float:
 
     parts = dict(part.rsplit(":", 1) for part in max_memory or ())
     return int(convert_file_size_to_int(parts["cpu"])) if "cpu" in parts else math.inf
+
+
+def gpu_name() -> str | None:
+    """Return the name of this machine's first GPU; None without one."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def _assumed_speed(piece: WorkPiece) -> float:
+    """Return the operations a second of work of which nothing was measured before."""
+    if piece.is_served or (piece.gpus > 1 and gpu_name() is None):
+        return piece.gpus * A100_SPEED
+    return piece.gpus * MODEL_SHARE_OF_GEMM * _gemm_speed()
 
 
 @functools.cache
