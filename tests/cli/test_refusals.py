@@ -25,6 +25,17 @@ def test_a_sweep_with_anything_wrong_is_refused_before_its_first_cell_with_all_t
     assert not (tmp_path / "sweep").exists() and not (tmp_path / "store" / "weights").exists()
 
 
+@pytest.mark.parametrize("mode", [[], ["-m"]])
+@pytest.mark.parametrize("url", ["http://me:sk-secret@host/v1", "'http://host/v1?api_key=sk-secret'"])
+def test_a_key_in_an_address_gets_into_no_file(bitsure, tiny, tmp_path, mode, url):
+    directory = "hydra.sweep.dir=run" if mode else "hydra.run.dir=run"
+    for section in ("model", "quant"):
+        done = bitsure(*mode, *tiny, f"{section}=served", f"{section}.url={url}", directory)
+        assert done.returncode == 1 and f"{section}.url: an address with a user, a password or a key" in done.stderr
+        assert "sk-secret" not in done.stderr + done.stdout
+    assert [file for file in tmp_path.rglob("*") if file.is_file() and b"sk-secret" in file.read_bytes()] == []
+
+
 def test_a_launcher_that_is_not_installed_is_named_with_the_command_that_brings_it(bitsure, tiny):
     if is_installed("hydra_ray_launcher"):
         pytest.skip("hydra-ray-launcher is installed: its absence cannot be tried")

@@ -27,7 +27,7 @@ def test_a_busy_server_is_asked_again():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"statuses": [429] * 9}, r"refuses the request \(HTTP 429\): 'status 429'"),
+        ({"statuses": [429] * 9}, r"\(HTTP 429\), after 3 tries: 'status 429'\. Run the same command again later"),
         ({"statuses": [400]}, r"refuses the request \(HTTP 400\): 'status 400'"),
         (
             {"statuses": [403]},
@@ -43,6 +43,12 @@ def test_a_busy_server_is_asked_again():
 def test_what_is_wrong_is_named(wrong, message):
     with pytest.raises(UserError, match=message):
         ask(**wrong)
+
+
+def test_a_busy_server_is_asked_again_for_its_models():
+    with serve_completions(statuses=[429, 503]) as served:
+        client = CompletionsClient(ServerAddress("model", served.url, None), 5)
+        assert client.get("/models")["data"] and served.statuses == []
 
 
 def test_no_server_is_refused_at_once():

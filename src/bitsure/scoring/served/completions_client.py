@@ -59,8 +59,8 @@ class CompletionsClient(CompletionService):
         )
 
     def get(self, path: str) -> dict[str, Any]:
-        """Return the JSON object at an address; a server that is not there is refused at once."""
-        return self._ask("GET", path, None, waits=())
+        """Return the JSON object at an address; a server that is not there is refused at once, a busy one is asked again."""
+        return self._ask("GET", path, None)
 
     @override
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -74,24 +74,26 @@ class CompletionsClient(CompletionService):
             UserError: If the server cannot be reached, refuses the request or answers no JSON object. NotFound if it has no
                 such address.
         """
-        return self._ask("POST", path, body, WAITS)
+        return self._ask("POST", path, body)
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None, waits: tuple[int, ...]) -> dict[str, Any]:
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         import httpx
 
         timeouts = 0
-        for tries, wait in enumerate((*waits, None)):
+        for tries, wait in enumerate((*WAITS, None)):
             seconds = float(wait or 0)
             try:
                 with self._http.stream(method, path, json=body) as reply:
                     raw = self._read(reply)
             except (httpx.TransportError, httpx.DecodingError) as error:
                 timeouts += isinstance(error, httpx.ReadTimeout)
-                if wait is None or timeouts >= MOST_TIMEOUTS or self.stopped.is_set():
+                if body is None or wait is None or timeouts >= MOST_TIMEOUTS or self.stopped.is_set():
                     raise self._unreachable(error, tries) from error
             else:
-                if reply.status_code not in BUSY or wait is None or self.stopped.is_set():
+                if reply.status_code not in BUSY:
                     return self._content(reply, raw)
+                if wait is None or self.stopped.is_set():
+                    raise self._busy(reply, raw, tries)
                 seconds = max(seconds, _asked_to_wait(reply))
             self.stopped.wait(seconds)
         raise AssertionError("the last try returns or raises")
@@ -120,6 +122,17 @@ class CompletionsClient(CompletionService):
             )
         return self.refusal(f"no server answers ({reason}). Start it, or give its address")
 
+    def _busy(self, reply: httpx.Response, raw: bytes, tries: int) -> UserError:
+        return self.refusal(
+            f"the server is too busy or fails (HTTP {reply.status_code}), after {tries + 1} tries: {self._words(raw)}. Run the "
+            "same command again later, with fewer requests at one time (server.concurrency): what was scored is kept, but for "
+            "the last answers"
+        )
+
+    def _words(self, raw: bytes) -> str:
+        """Return what a server says is wrong."""
+        return self.quoted(_error_message(_parsed(raw)) or raw.decode(errors="replace"))
+
     def _content(self, reply: httpx.Response, raw: bytes) -> dict[str, Any]:
         status = reply.status_code
         if status in (401, 403):
@@ -130,16 +143,12 @@ class CompletionsClient(CompletionService):
             )
         if 300 <= status < 400:
             raise self.refusal(f"the server sends requests elsewhere (HTTP {status}). Give the address that it names")
-        try:
-            content = json.loads(raw)
-        except (ValueError, RecursionError):
-            content = None
+        content = _parsed(raw)
         if status == 404:
             raise NotFound(self.refusal(f"the server has nothing at {reply.request.url.path} (HTTP 404)"))
         text = raw.decode(errors="replace")
         if status >= 400:
-            message = self.quoted(_error_message(content) or text)
-            raise self.refusal(f"the server refuses the request (HTTP {status}): {message}")
+            raise self.refusal(f"the server refuses the request (HTTP {status}): {self._words(raw)}")
         if not isinstance(content, dict):
             kind = self.quoted(reply.headers.get("Content-Type", "no type"))
             raise self.refusal(
@@ -152,6 +161,14 @@ class CompletionsClient(CompletionService):
     def quoted(self, text: str) -> str:
         """Return a server's words for a message, cut, and without the key."""
         return super().quoted(text.replace(self._key, "…") if self._key else text)
+
+
+def _parsed(raw: bytes) -> object:
+    """Return the content of JSON; None for what is none."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _asked_to_wait(reply: httpx.Response) -> float:

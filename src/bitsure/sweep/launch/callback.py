@@ -13,7 +13,7 @@ import filelock
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from bitsure import results
 from bitsure.base import terminal
@@ -23,6 +23,7 @@ from bitsure.base.memo import Memo
 from bitsure.base.progress import working
 from bitsure.config import own_code
 from bitsure.config.extras import how_to_install, run_extra
+from bitsure.config.server_settings import ServerAddress
 from bitsure.results import Status, SweepPlan, Verdict
 from bitsure.results.run_files import PlannedCell, state_in_words
 from bitsure.sweep.launch.composed_cell import ComposedCell
@@ -56,8 +57,11 @@ class SweepCallback(Callback):
             sys.exit("Error: no cell was started: the sweep could not be checked, see above.")
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Exit with a message if the directory of a single run cannot be written; Hydra would raise its own error."""
+        """Exit with a message if a run's directory is not writable, or an address has a key, which Hydra would write there."""
         try:
+            for section in ("model", "quant"):
+                if url := OmegaConf.select(config, f"{section}.url"):
+                    ServerAddress(section, url, None)
             make_writable(Path(config.hydra.run.dir))
         except UserError as error:
             sys.exit(f"Error: {error}")
