@@ -28,7 +28,7 @@ test-polygraph: setup-polygraph ## the confidences of written answers beside lm-
 	$(POLYGRAPH)/python -m pytest tests/metrics/test_polygraph.py $(ARGS)
 
 test-vllm: setup setup-vllm ## scores by vLLM, as a server and in one process, beside our own (4.3 GB to install)
-	$(VLLM)/python -m pytest tests/scoring/test_vllm_in_process.py $(ARGS)
+	$(VLLM)/python -m pytest tests/scoring/test_vllm_in_process.py tests/cli/test_vllm_stopped.py $(ARGS)
 	$(BIN)/python -m pytest tests/scoring/served/test_vllm.py $(ARGS)
 
 test-gpu: setup ## what needs a GPU: scoring, quantizing, memory, two runs on one (skipped without one; BITSURE_TEST_DEVICE=cpu)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,20 @@ from bitsure.run.directory import read_status
 
 T = TypeVar("T")
 MOST = 900  # seconds after which a command hangs; a busy machine takes its time
+# stops a run when it has scored some batches of its second task, until it is killed
+PAUSE_AMID_SLOW = """
+import os, time
+from pathlib import Path
+from bitsure.scoring.journal import Journal
+append = Journal.append
+def paused(self, scored):
+    append(self, scored)
+    records = Path(os.environ["BITSURE_STORE"], "records")
+    if self.path is not None and any(records.glob("[!.]*/manifest.json")):
+        Path("paused").touch()
+        time.sleep(3600)
+Journal.append = paused
+"""
 
 
 def wait_until(condition: Callable[[], T], what: str) -> T:
@@ -39,3 +54,8 @@ def check_status(run_dir: Path, *states: str) -> Status:
     assert status.host and status.pid and status.started, status
     assert bool(status.error) == (status.state not in ("done", "running")), status
     return status
+
+
+def python_path(folder: Path) -> str:
+    """Return PYTHONPATH with a folder in front, whose sitecustomize.py a new process runs first."""
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])

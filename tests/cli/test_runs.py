@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import signal
 from pathlib import Path
 
@@ -15,7 +13,8 @@ from bitsure.base.store import Store
 from bitsure.records.parquet import read_records
 from bitsure.results.costs import WorkCosts
 from tests.builders.marks import SHARED, needs_shared
-from tests.builders.stopped_runs import MOST, check_status, wait_until
+from tests.builders.stopped_runs import MOST, PAUSE_AMID_SLOW, check_status, python_path, wait_until
+from tests.builders.written_tasks import write_task
 
 NOTHING_HEAVY = """
 import sys
@@ -30,25 +29,6 @@ from transformers import PreTrainedModel
 def no(*given, **settings): raise AssertionError("a model is loaded")
 PreTrainedModel.from_pretrained = no
 """
-# stops a run when it has scored some batches of its second task, until it is killed
-PAUSE_AMID_SLOW = """
-import os, time
-from pathlib import Path
-from bitsure.scoring.journal import Journal
-append = Journal.append
-def paused(self, scored):
-    append(self, scored)
-    records = Path(os.environ["BITSURE_STORE"], "records")
-    if self.path is not None and any(records.glob("[!.]*/manifest.json")):
-        Path("paused").touch()
-        time.sleep(3600)
-Journal.append = paused
-"""
-
-
-def python_path(folder: Path) -> str:
-    """Return PYTHONPATH with a folder in front, whose sitecustomize.py a new process runs first."""
-    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 @pytest.mark.parametrize(("arguments", "shown"), [(["--help"], "gptq4"), (["--cfg", "job"], "bits: 4")])
@@ -167,20 +147,6 @@ def test_a_sweep_runs_every_cell_and_the_same_command_again_none(bitsure, tiny, 
     single = bitsure(*tiny, "quant=rtn3", "plan=true", "hydra.run.dir=single")
     assert single.returncode == 0 and "1 cell, 0 done; 2 sets of weights or records" in single.stdout
     assert not (tmp_path / "single" / "records.parquet").exists()
-
-
-def write_task(folder: Path, name: str, questions: int, length: int) -> None:
-    """Write a task of two choices after so many random characters."""
-    rng = random.Random(0)
-    folder.mkdir(exist_ok=True)
-    texts = ["".join(rng.choices("abcdefgh ", k=length)).strip() for _ in range(questions)]
-    rows = [{"q": f"{text} {i}", "options": ["cat", "dog"], "gold": i % 2} for i, text in enumerate(texts)]
-    (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (folder / f"{name}.yaml").write_text(
-        f"task: {name}\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {name}.jsonl}}}}\ntest_split: test\n"
-        "doc_to_text: '{{q}}'\noutput_type: multiple_choice\ndoc_to_choice: options\ndoc_to_target: gold\n"
-        "metric_list: [{metric: acc}]\n"
-    )
 
 
 @pytest.mark.slow

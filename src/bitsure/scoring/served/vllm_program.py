@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from bitsure.base.errors import NotInstalled
 from bitsure.base.versions import installed_version
 from bitsure.config.vllm_settings import VllmSettings
 from bitsure.scoring.served.completion_service import CompletionService
+from bitsure.scoring.served.vllm_plugin import STARTED_BY
 
 GIVEN = "scoring.engine=vllm"
 HOW_TO_INSTALL = (  # no extra: pip finds no transformers that suits both vLLM and the extra `run`
@@ -69,6 +71,7 @@ class VllmProgram(CompletionService):
         self.name, self._model, self._log_file = f"vLLM {vllm_version()}", model, log_file
         self._log_began = log_file.stat().st_size if log_file.exists() else 0  # what stands there is of other models and runs
         self._one_at_a_time = threading.Lock()
+        os.environ[STARTED_BY] = str(os.getpid())
         gc.collect()  # an earlier model leaves the memory before this one is loaded
         with terminal.descriptors_to(log_file), self._failures_refused():  # whose processes stay
             self._llm = vllm.LLM(
