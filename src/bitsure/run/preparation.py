@@ -243,7 +243,7 @@ def _check_scoring_memory(prepared: PreparedRun) -> None:
     """Raise UserError if the local engine is to score a model that does not fit, before anything is quantized."""
     scoring = prepared.scorer.setup.scoring
     whole = [prepared.full_precision, *([prepared.scored] if scoring.dequantize else [])]
-    if scoring.engine != VLLM and any(model.server is None and prepared.scorer.missing(model) for model in whole):
+    if scoring.engine != VLLM and any(model.server is None and prepared.scorer.kept.missing(model) for model in whole):
         check_memory(prepared.source.settings, prepared.dtype)
 
 
