@@ -21,7 +21,7 @@ from benchmarks.text_contrast import ln_perplexity
 from bitsure.base.errors import UserError
 from bitsure.comparison.published_numbers import TEXT
 from bitsure.config.paths import PROJECT
-from bitsure.results import Compressibility, read
+from bitsure.results import Compressibility, Measurement, read
 from bitsure.results.compressibility import Codes
 from bitsure.sweep.report.cell_results import CellResult, read_cells
 
@@ -194,11 +194,17 @@ def _text(cell: CellResult) -> str:
 
 def _full(cells: Sequence[CellResult | None]) -> str:
     cell = next(cell for cell in cells if cell is not None)
-    return number_cell(cell.baseline[_text(cell)]["perplexity"], ".2f")
+    return perplexity_cell(cell.baseline[_text(cell)]["perplexity"])
 
 
 def _perplexity(cell: CellResult | None) -> str:
-    return "" if cell is None else number_cell(cell.metrics[_text(cell)]["perplexity"], ".2f")
+    return "" if cell is None else perplexity_cell(cell.metrics[_text(cell)]["perplexity"])
+
+
+def perplexity_cell(perplexity: Measurement) -> str:
+    """Return a perplexity with the digits that its size leaves of use: that of a broken model passes its vocabulary's size."""
+    form = ".2f" if perplexity.value < 1000 else ",.0f" if perplexity.value < 1e6 else ".1e"
+    return number_cell(perplexity, form)
 
 
 def _text_change(first: CellResult | None, second: CellResult | None) -> str:

@@ -79,3 +79,12 @@ def test_a_change_of_perplexity_is_of_the_same_tokens(tmp_path):
 def test_the_pages_have_a_place_for_each_table():
     regions = {name for page, _ in studies.STUDIES.values() for _, name, _ in REGION.findall(page.read_text())}
     assert {"mx", "ablation", "mao"} <= regions
+
+
+def test_a_perplexity_has_the_digits_that_are_of_use():
+    def of(value: float) -> str:
+        return studies.perplexity_cell(Measurement(value=value, ci_low=value / 2, ci_high=2 * value, n=3))
+
+    assert of(9.5) == "9.50 [4.75, 19.00]"
+    assert of(2970.29) == "2,970 [1,485, 5,941]"
+    assert of(63885087.76) == "6.4e+07 [3.2e+07, 1.3e+08]"
