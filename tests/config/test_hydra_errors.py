@@ -30,6 +30,8 @@ from bitsure.config.paths import CONF, PROJECT
             "model=facebook/opt-125m",
             "model=facebook/opt-125m: no such option. model=opt-125m is that repository. Any repository",
         ),
+        ("model=/no/such", "model=/no/such: no such option. A directory is given as model=local model.path=/no/such."),
+        ("model=a/b.gguf", "model=a/b.gguf: no such option. A GGUF file is given as model=gguf model.path=a/b.gguf."),
         ("model=org/own", "model=org/own: no such option. Any repository of the hub is given as model=hub model.repo=org/own."),
         (f"model={CONF}", f"model={CONF}: no such option. A directory is given as model=local model.path={CONF}."),
         ("pocket", "pocket: this cannot be read as a setting. Write key=value, "),

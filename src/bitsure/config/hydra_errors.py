@@ -98,7 +98,9 @@ def no_such_option(group: str, option: str, known: Sequence[str]) -> str:
         known: The options that there are.
     """
     message = f"{group}={option}: no such option."
-    if group == "model" and Path(option).is_dir():
+    if group == "model" and option.lower().endswith(".gguf"):
+        return f"{message} A GGUF file is given as model=gguf model.path={option}."
+    if group == "model" and (Path(option).is_dir() or option.startswith(("/", ".", "~"))):
         return f"{message} A directory is given as model=local model.path={option}."
     if group == "model" and "/" in option:
         preset = preset_of(option)
