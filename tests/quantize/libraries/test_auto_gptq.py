@@ -174,7 +174,9 @@ def test_what_it_says_and_how_far_it_is(tiny_model, tmp_path):
     model, _ = load_model(tiny_model, "float32")
     told = []
     windows = torch.randint(0, 288, (4, 64), generator=torch.Generator().manual_seed(0))
-    auto_gptq.quantize(model, settings(), windows, tmp_path, tmp_path / "log", lambda n=1, total=None: told.append((n, total)))
+    auto_gptq.quantize(
+        model, settings(), windows, tmp_path, tmp_path / "log", lambda n=1, total=None, unit="": told.append((n, total))
+    )
     assert told == [(0, 2), (1, 2), (1, 2)]
     assert "Quantizing fc2 in layer 2/2" in (tmp_path / "log").read_text()
     assert before == (_base.CUDA_0, _base.GPTQ, torch.cuda.synchronize)
