@@ -71,9 +71,9 @@ def _run(config: Config, sweep_dir: str | None) -> None:
         settings=other_settings(overrides),
     )
     if config.plan:
-        from bitsure.sweep.launch import composed_cell, dry_run
+        from bitsure.sweep.launch import composed_cell, printed_plan
 
-        dry_run.show([composed_cell.ComposedCell(0, [], run_dir, config, labels)], composed_cell.CellErrors())
+        printed_plan.show([composed_cell.ComposedCell(0, [], run_dir, config, labels)], composed_cell.CellErrors())
     elif sweep_dir:
         from bitsure.sweep.launch import cell_line, cell_process
 

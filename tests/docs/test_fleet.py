@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bitsure.config.paths import PROJECT
-from bitsure.sweep.launch import dry_run
+from bitsure.sweep.launch import printed_plan
 from bitsure.sweep.launch.callback import is_elsewhere
 from bitsure.sweep.launch.composing import compose_cells
 from tests.builders.documents import FENCE, commands
@@ -81,7 +81,7 @@ def test_a_command_is_planned_and_its_plan_names_the_gpu(words, here, capsys):
         cells, errors = compose_cells(master, loader)
         on_nodes = is_elsewhere(master.hydra.launcher)
     assert errors.lines() == [] and len(cells) == (40 if "-m" in words else 1)
-    dry_run.show(cells, errors, on_nodes)
+    printed_plan.show(cells, errors, on_nodes)
     shown = capsys.readouterr().out
     assert "An estimate, from the models' shapes" in shown and "To be downloaded" not in shown
     assert next(sentence for setting, sentence in ASSUMED.items() if setting in words) in shown

@@ -20,7 +20,7 @@ from bitsure.config.paths import CONF
 from bitsure.models.load import empty_model
 from bitsure.models.size import parameters_of
 from bitsure.results import Labels
-from bitsure.sweep.launch import dry_run, estimate
+from bitsure.sweep.launch import dry_run, estimate, printed_plan
 from bitsure.sweep.launch.composed_cell import CellErrors, ComposedCell
 from tests.builders.fake_vllm import install_vllm
 
@@ -70,8 +70,8 @@ def test_a_library_that_is_not_installed_is_an_error_or_skips_its_cell(cell, not
 def test_a_plan_says_what_else_tells_its_cells_apart(cell, capsys, monkeypatch):
     nothing = {"present": set(), "missing": set(), "downloads": [], "state": "new", "pieces": {}}
     monkeypatch.setattr(dry_run, "inspect_cells", lambda cells, *given: [SimpleNamespace(cell=one, **nothing) for one in cells])
-    monkeypatch.setattr(dry_run, "_summary", lambda inspected, memo, on_nodes: "2 cells")
-    dry_run.show([cell(0, "quant=rtn3", "task=pocket_twins"), cell(1, "quant=rtn3", "task=pocket")], CellErrors())
+    monkeypatch.setattr(printed_plan, "_summary", lambda inspected, memo, on_nodes: "2 cells")
+    printed_plan.show([cell(0, "quant=rtn3", "task=pocket_twins"), cell(1, "quant=rtn3", "task=pocket")], CellErrors())
     shown = " ".join(capsys.readouterr().out.split())
     assert "task=pocket_twins" in shown and "task=pocket " in shown and "quant=" not in shown
 
@@ -111,7 +111,7 @@ def test_a_plan_says_what_it_cannot_know_and_what_it_does(cell, capsys, monkeypa
     monkeypatch.setenv("HF_HOME", "/nowhere")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     cells = [cell(0, *overrides, "task=pocket", "calib=pocket"), cell(1, *overrides, "task=pocket", "quant=none")]
-    dry_run.show(cells, CellErrors(), on_nodes)
+    printed_plan.show(cells, CellErrors(), on_nodes)
     shown = capsys.readouterr().out
     assert "2 cells, 0 done.\n" in shown and "There is no estimate: time, memory and disk follow" in shown
     assert shown.count(known) == 1 and ("It cannot run here" in shown) == ("It cannot run here" in known)
@@ -129,7 +129,7 @@ def test_everything_that_is_wrong_with_the_cells_is_said_at_once(cell, tmp_path)
     before = CellErrors()
     before.add(4, "a bad value")
     with pytest.raises(UserError, match=r"(?s)this plan has 5 errors.*cell 5: a bad value"):
-        dry_run.show(cells, before)
+        printed_plan.show(cells, before)
 
 
 @pytest.mark.parametrize(
@@ -150,8 +150,8 @@ def test_what_only_the_node_can_tell_is_no_error_of_a_sweep_for_nodes(cell, caps
     cells = [cell(0, *overrides), cell(1, *overrides, "task.names=[no_such_task]")]
     planned, [error] = inspect(cells, on_nodes=True)
     assert "no_such_task" in error and planned[0].missing
-    dry_run.show(cells[:1], CellErrors(), on_nodes=True)
-    assert dry_run.ON_THE_NODE in capsys.readouterr().out
+    printed_plan.show(cells[:1], CellErrors(), on_nodes=True)
+    assert printed_plan.ON_THE_NODE in capsys.readouterr().out
 
 
 def test_an_estimate_goes_by_what_such_work_took_before(cell, tmp_path):
@@ -191,13 +191,13 @@ def test_a_small_pieces_fixed_costs_are_no_measure_of_a_large_one(tmp_path):
 def test_an_estimate_names_the_processor_that_it_is_for(cell, capsys, monkeypatch, gpu):
     install_vllm(monkeypatch)
     monkeypatch.setattr(estimate, "_gemm_speed", lambda: 1e12)
-    for module in (estimate, dry_run):
+    for module in (estimate, printed_plan):
         monkeypatch.setattr(module, "gpu_name", lambda: gpu)
     shown, seconds = {}, {}
     for gpus in (0, 1, 8):
         engine = ["scoring.engine=vllm", f"scoring.vllm.tensor_parallel={gpus}"] if gpus else []
         one = cell(gpus, "quant=none", *engine)
-        dry_run.show([one], CellErrors())
+        printed_plan.show([one], CellErrors())
         shown[gpus] = " ".join(capsys.readouterr().out.split())
         [planned], _ = inspect([one])
         piece = next(iter(planned.pieces.values()))
@@ -214,4 +214,4 @@ def test_an_estimate_names_the_processor_that_it_is_for(cell, capsys, monkeypatc
     ("seconds", "said"), [(20, "20 seconds"), (200, "3.3 minutes"), (9000, "2.5 hours"), (2e5, "2.3 days")]
 )
 def test_durations_are_said_in_units_that_fit(seconds, said):
-    assert dry_run._duration(seconds) == said
+    assert printed_plan._duration(seconds) == said

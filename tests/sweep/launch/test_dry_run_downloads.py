@@ -9,7 +9,7 @@ import pytest
 from bitsure.base.memo import Memo
 from bitsure.config.schema import ModelSettings
 from bitsure.models.locate import locate_model
-from bitsure.sweep.launch import dry_run
+from bitsure.sweep.launch import dry_run, printed_plan
 from bitsure.sweep.launch.composed_cell import CellErrors
 from tests.builders.data_sets import ASKED_TASK
 from tests.builders.sweep_commands import compose_valid
@@ -30,7 +30,7 @@ def test_data_that_is_still_to_be_downloaded_is_no_error_and_not_in_the_estimate
     errors = CellErrors()
     planned = dry_run.inspect_cells(cells, errors, Memo())
     assert errors.lines() == [] and [one.downloads for one in planned] == [["task.names: asked: data set org/asked"]] * 2
-    dry_run.show(cells, CellErrors())
+    printed_plan.show(cells, CellErrors())
     said = capsys.readouterr().out
     assert "2 cells, 0 done.\nTo be downloaded first: task.names: asked: data set org/asked.\n" in said
     assert "An estimate" not in said and "There is no estimate" in said and "would fail" not in said
@@ -38,7 +38,7 @@ def test_data_that_is_still_to_be_downloaded_is_no_error_and_not_in_the_estimate
 
 def test_a_plan_says_that_downloads_would_fail(cells, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    dry_run.show(cells, CellErrors())
+    printed_plan.show(cells, CellErrors())
     assert "The downloads would fail now: task.names: asked: data set org/asked is not available" in capsys.readouterr().out
 
 

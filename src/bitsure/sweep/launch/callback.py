@@ -84,7 +84,7 @@ def _prepare(config: DictConfig) -> None:
     cells, errors = compose_cells(config, GlobalHydra.instance().config_loader())
     if not cells and not errors.numbers:
         return  # another sweeper chooses its cells as it goes
-    from bitsure.sweep.launch import dry_run  # heavy: --help stays quick
+    from bitsure.sweep.launch import dry_run, printed_plan  # heavy: --help stays quick
 
     on_nodes = is_elsewhere(launcher)
     later = repeated(cells)
@@ -95,7 +95,7 @@ def _prepare(config: DictConfig) -> None:
             "they differ from an earlier one."
         )
     if config.plan is True or (cells and all(cell.config.plan for cell in cells)):
-        dry_run.show(cells, errors, on_nodes)
+        printed_plan.show(cells, errors, on_nodes)
         sys.exit(0)
     sweep_dir = Path(config.hydra.sweep.dir)
     if sweep_dir.is_dir():  # locked before its cells are inspected

@@ -1,0 +1,142 @@
+"""Print what a command would do: its cells, what the store has of them, what is wrong, and how much work remains."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from bitsure.base import terminal
+from bitsure.base.errors import UserError
+from bitsure.base.memo import Memo
+from bitsure.config.labels import other_settings
+from bitsure.config.schema import VLLM
+from bitsure.hub.offline import offline
+from bitsure.sweep.launch import downloads, dry_run
+from bitsure.sweep.launch.composed_cell import CellErrors, ComposedCell
+from bitsure.sweep.launch.dry_run import NO_LOG, InspectedCell
+from bitsure.sweep.launch.estimate import A100, SECONDS_A_CELL, WorkEstimator, WorkPiece, gpu_name
+
+ON_THE_NODE = (
+    "Decided on the node that a cell runs on: whether model.device is there and memory is enough. model.dtype=auto is taken "
+    "here for the checkpoint's own type, as on a GPU; on a node without one it is float32, and the store has other pieces."
+)
+OF_SERVERS = f" Memory is this machine's, and not servers'. A server that was never scored with is taken for one {A100}."
+OF_NODES = " The nodes' processors are not known: time and memory are as if the cells ran on this machine."
+
+
+def show(cells: Sequence[ComposedCell], errors: CellErrors, on_nodes: bool = False) -> None:
+    """Print the plan of some cells.
+
+    Args:
+        cells: The cells.
+        errors: What is wrong with them already.
+        on_nodes: As in `inspect_cells`.
+
+    Raises:
+        UserError: With everything that is wrong with the plan.
+    """
+    memo = Memo()
+    inspected = dry_run.inspect_cells(cells, errors, memo, on_nodes)
+    out = terminal.console()
+    table = Table("cell", "model and quantizer", "state", "in the store", "to make", box=None)
+    of_all = set.intersection(*(set(cell.overrides) for cell in cells)) if cells else set()
+    for cell in inspected:
+        in_store, to_make = _count(cell, cell.present), _count(cell, cell.missing)
+        to_make = "known after downloads" if cell.downloads else to_make
+        labels = cell.cell.labels
+        name = ", ".join([labels.model, labels.quantizer, *other_settings(cell.cell.overrides, of_all)])
+        table.add_row(str(cell.cell.number + 1), escape(name), cell.state, in_store, to_make)
+    out.print(table)
+    if lines := errors.lines():
+        raise UserError(
+            "\n".join([f"this plan has {len(lines)} error{'s' * (len(lines) > 1)}:", *(f"- {line}" for line in lines)])
+        )
+    out.print(f"\n{_summary(inspected, memo, on_nodes)}", markup=False, soft_wrap=True)
+    if on_nodes:
+        out.print(f"\n{ON_THE_NODE}", markup=False, soft_wrap=True)
+
+
+def _count(cell: InspectedCell, places: set[Path]) -> str:
+    pieces = [cell.pieces[place] for place in places]
+    counts = Counter("baseline" if piece.is_baseline else piece.kind for piece in pieces)
+    return ", ".join(f"{kind} {counts[kind]}" for kind in ("baseline", "weights", "records", "texts") if counts[kind])
+
+
+def _summary(inspected: Sequence[InspectedCell], memo: Memo, on_nodes: bool) -> str:
+    """Return how much there is to do, and for how long, as far as that is known."""
+    missing = {place for cell in inspected for place in cell.missing}
+    done = sum(cell.state == "done" for cell in inspected)
+    here, unknown = [cell for cell in inspected if not cell.downloads], [cell for cell in inspected if cell.downloads]
+    text = f"{_cells(len(inspected))}, {done} done"
+    known = ", as far as is known before the downloads" if unknown else ""
+    text += f"; {len(missing)} sets of weights or records to make, each once{known}." if here else "."
+    if unknown:
+        text += "\n" + "\n".join(_unknown(unknown, here, on_nodes))
+    pieces = {place: cell.pieces[place] for cell in here for place in cell.missing}
+    if not pieces:
+        return text
+    to_run = sum(cell.state != "done" for cell in here)
+    return f"{text}\n{_estimate(list(pieces.values()), to_run, memo, on_nodes)}"
+
+
+def _estimate(pieces: Sequence[WorkPiece], cells: int, memo: Memo, on_nodes: bool) -> str:
+    """Return the time, memory and disk that some pieces of so many cells will probably take."""
+    estimator = WorkEstimator(pieces[0].run.store, memo)
+    with offline(), terminal.output_to(NO_LOG):
+        estimates = [estimator.estimate(piece) for piece in pieces]
+    seconds, disk = sum(estimate.seconds for estimate in estimates), sum(estimate.disk for estimate in estimates)
+    memory: dict[str, float] = {}
+    for piece, estimate in zip(pieces, estimates, strict=True):
+        stage = "quantizing" if piece.kind == "weights" else "scoring"
+        memory[stage] = max(memory.get(stage, 0), estimate.memory)
+    most_memory = ", ".join(f"up to {_size(n_bytes)} for {stage}" for stage, n_bytes in memory.items())
+    return (
+        "An estimate, from the models' shapes, the number of questions and earlier work in the store: "
+        f"{_duration(seconds + SECONDS_A_CELL * cells)} one after the other on this machine's {gpu_name() or 'CPU'}; main "
+        f"memory of a cell: {most_memory}; {_size(disk)} of disk in the store."
+        + (OF_SERVERS if any(piece.is_served for piece in pieces) else "")
+        + _on_vllm([piece for piece in pieces if piece.made_from.get("engine") == VLLM])
+        + (OF_NODES if on_nodes else "")
+    )
+
+
+def _unknown(unknown: Sequence[InspectedCell], here: Sequence[InspectedCell], on_nodes: bool) -> list[str]:
+    """Return what is not known of cells that have to download something first, why, and what is known of their models."""
+    lines = [f"To be downloaded first: {'; '.join(dry_run.downloads_of(unknown))}."]
+    lines += [f"The downloads would fail now: {message}" for message in ([] if on_nodes else dry_run.unreachable(unknown))]
+    lines.append(
+        f"There is no estimate{f' of {_cells(len(unknown))}' if here else ''}: time, memory and disk follow from a model's "
+        "config.json, the questions of its tasks and the calibration text, and not all of them are here."
+    )
+    sizes = (downloads.known_size(cell.cell.config, on_nodes) for cell in unknown)
+    return lines + list(dict.fromkeys(sizes))
+
+
+def _cells(number: int) -> str:
+    return f"{number} cell{'s' * (number != 1)}"
+
+
+def _on_vllm(pieces: Sequence[WorkPiece]) -> str:
+    """Return what the estimate of vLLM's pieces assumes."""
+    if not pieces:
+        return ""
+    gpus = max(piece.gpus for piece in pieces)
+    kind, otherwise = gpu_name(), "this machine's CPU"
+    if kind or gpus > 1:
+        otherwise = f"{gpus} GPU{'s' * (gpus > 1)}, {'each ' * (gpus > 1)}one {kind or A100}"
+    return f" The time of vLLM is that of earlier runs with it, otherwise of {otherwise}; the memory of GPUs is not estimated."
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 2**30:,.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:,.0f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
