@@ -55,7 +55,7 @@ def tokens(n: int, seed: int) -> torch.Tensor:
     return torch.randint(5, 50_000, (n, SEQLEN), generator=torch.Generator().manual_seed(seed))
 
 
-def one(name: str, path: Path, folder: Path) -> dict:
+def measure(name: str, path: Path, folder: Path) -> dict:
     """Quantize in this process: seconds, peak bytes, and the mean output error on held-out tokens."""
     from bitsure.config.schema import ModelSettings
     from bitsure.models.load import load_model
@@ -115,34 +115,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"], help="fewer for a quick look")
     parser.add_argument("--repeats", type=int, default=1)
-    given = alone.parse(parser, one)
+    given = alone.parse(parser, measure)
     if given is None:
         return
-    found: dict[str, list[dict]] = {name: [] for name in QUANTIZERS}
+    runs_by_quantizer: dict[str, list[dict]] = {name: [] for name in QUANTIZERS}
     rates = []
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
         write_model(model, given.layers)
         for repeat in range(given.repeats):
-            for name, runs in found.items():
+            for name, runs in runs_by_quantizer.items():
                 rates.append(multiply_adds_per_second())
                 runs.append(alone.run("benchmarks.quantize", name, model, Path(folder) / f"{name}-{repeat}"))
                 print(f"{name}, {repeat + 1} of {given.repeats}: {runs[-1]['seconds']:.1f} s", flush=True)
-    lines = table(found, least_multiply_adds(given.layers) / max(rates), max(rates), given.layers)
+    lines = table(runs_by_quantizer, least_multiply_adds(given.layers) / max(rates), max(rates), given.layers)
     print("\n".join(lines))
     if given.layers == SHAPE["num_hidden_layers"]:
         PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), {"table": lines}), encoding="utf-8")
 
 
-def table(found: dict[str, list[dict]], floor: float, rate: float, layers: int) -> list[str]:
+def table(runs_by_quantizer: dict[str, list[dict]], floor: float, rate: float, layers: int) -> list[str]:
     medians = {
         name: {key: statistics.median(run[key] for run in runs) for key in ("seconds", "peak", "error")}
-        for name, runs in found.items()
+        for name, runs in runs_by_quantizer.items()
     }
     theirs = medians["gptqmodel"]
     lines = [
         f"`make bench-quantize`: 4 bits, groups of 128, {WINDOWS} × {SEQLEN} tokens, float32, {layers} blocks, "
-        f"{torch.get_num_threads()} threads, {len(found[NATIVE])} run(s) each, medians.",
+        f"{torch.get_num_threads()} threads, {len(runs_by_quantizer[NATIVE])} run(s) each, medians.",
         f"Floor: {floor:.1f} s at {rate / 1e9:.0f} billion multiply-adds a second.",
         "",
         "|  | seconds | gptqmodel's ÷ seconds | seconds ÷ floor | peak of the process, MB | output error | ÷ gptqmodel's |",

@@ -46,8 +46,8 @@ class AnswerSets:
         """1.0 where the set holds a right choice, else 0.0."""
         return _covered(self.questions, self.least)
 
-    def of(self, questions: QuestionSet) -> AnswerSets:
-        """Return the sets of another model's answers to the same questions, at these thresholds."""
+    def at_same_thresholds(self, questions: QuestionSet) -> AnswerSets:
+        """Return the sets of another model's answers to the same questions."""
         return replace(self, questions=questions)
 
 

@@ -35,7 +35,7 @@ Job = tuple[int, list[str]]  # a cell's number and what its command changes
 Outcome = ComposedCell | tuple[str, ...]  # a cell, or everything that is wrong with it
 
 
-class _OfChoices(NamedTuple):
+class _ComposedChoices(NamedTuple):
     """What Hydra composes for choices of groups."""
 
     settings: DictConfig
@@ -52,9 +52,9 @@ class CellComposer:
 
     def __init__(self, master: DictConfig, loader: ConfigLoader) -> None:
         self.master, self.loader = master, loader
-        self._loader_of_choices = ReadOnceLoader(loader)
+        self._loader_for_choices = ReadOnceLoader(loader)
         self._checked = CheckedGroups()
-        self._composed: dict[tuple[str, ...], _OfChoices | UserError] = {}
+        self._composed: dict[tuple[str, ...], _ComposedChoices | UserError] = {}
 
     def __call__(self, job: Job) -> Outcome:
         """Return a cell, or everything that is wrong with it."""
@@ -68,9 +68,9 @@ class CellComposer:
                 composed.hydra.job.num, composed.hydra.job.id = number, str(number)
                 with _hydra_config(composed):
                     directory = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir)
-                own = DictConfig({"hydra": composed.pop("hydra")}, flags={"no_deepcopy_set_nodes": True})
-                OmegaConf.copy_cache(composed, own)  # `${now:…}` is of one time
-                with _hydra_config(own):
+                hydra_settings = DictConfig({"hydra": composed.pop("hydra")}, flags={"no_deepcopy_set_nodes": True})
+                OmegaConf.copy_cache(composed, hydra_settings)  # `${now:…}` is of one time
+                with _hydra_config(hydra_settings):
                     config = self._checked.config(composed, choices)
             quantizer = quantizer_label(config.quant.name, choices.get("quant"), overrides)
             labels = Labels(model=str(config.model.name), quantizer=quantizer, preset=choices.get("quant"))
@@ -90,7 +90,7 @@ class CellComposer:
             raise UserError(*unknown)
         choices = [str(override.input_line) for override in groups]
         changes_hydra = any(value.key_or_group.startswith("hydra.") for value in values)
-        composed = self._of_choices(tuple(choices), changes_hydra)
+        composed = self._compose_choices(tuple(choices), changes_hydra)
         with read_write(composed):
             errors = [message for value in values if (message := self._set(value, composed, choices))]
             self._note(parsed, composed)
@@ -107,14 +107,14 @@ class CellComposer:
         composed.hydra.overrides.hydra = [*cast("list[str]", of_sweep), *of_hydra]
         composed.hydra.job.override_dirname = get_overrides_dirname(of_task, **composed.hydra.job.config.override_dirname)
 
-    def _of_choices(self, choices: tuple[str, ...], changes_hydra: bool) -> DictConfig:
+    def _compose_choices(self, choices: tuple[str, ...], changes_hydra: bool) -> DictConfig:
         """Return a copy of what Hydra composes for choices of groups. Raises UserError for what it refuses.
 
         Hydra's own settings, two thirds of all, are copied only for a cell that changes them.
         """
         if choices not in self._composed:
             try:
-                self._composed[choices] = _apart(self._load(list(choices), self._loader_of_choices))
+                self._composed[choices] = _apart(self._load(list(choices), self._loader_for_choices))
             except UserError as error:
                 self._composed[choices] = error
         result = self._composed[choices]
@@ -155,9 +155,9 @@ class CellComposer:
         return no_such_option(override.key_or_group, chosen, options)
 
 
-def _apart(composed: DictConfig) -> _OfChoices:
+def _apart(composed: DictConfig) -> _ComposedChoices:
     with read_write(composed), open_dict(composed):
-        return _OfChoices(hydra=composed.pop("hydra"), settings=composed)
+        return _ComposedChoices(hydra=composed.pop("hydra"), settings=composed)
 
 
 @cache
