@@ -51,9 +51,10 @@ def test_blocks_from_disk_give_the_bytes_of_a_model_in_memory(sharded, calib_fil
 
 
 @needs_transformers_5
-@pytest.mark.parametrize("family", ["bamba", "doge"])
+@pytest.mark.parametrize("family", ["bamba", "cpmant", "doge"])
 def test_blocks_that_read_weights_outside_of_layers_are_quantized_from_disk(family, calib_file, tmp_path):
-    """Bamba's code has accelerate bring and drop its convolution's weights; Doge's blocks have weights of their own."""
+    """Bamba's code has accelerate bring and drop its convolution's weights; CPM-Ant's first weights are its
+    blocks'; Doge's blocks have weights of their own."""
     build_small(family).save_pretrained(tmp_path / family)
     byte_tokenizer().save_pretrained(tmp_path / family)
     planned = plan(tmp_path / family, QUANTIZERS["rtn"], calib_file)

@@ -144,7 +144,8 @@ def _enter(model: Any, blocks: nn.ModuleList, batches: Sequence[torch.Tensor]) -
     body = model.base_model
     hidden: list[torch.Tensor] = []
     calls: dict[int, Call] = {}
-    size = _size_of_output(body, blocks, batches[0][:1, :8].to(model.device))
+    device = torch.device("cpu") if model.device.type == "meta" else model.device  # that of the first weights, maybe on disk
+    size = _size_of_output(body, blocks, batches[0][:1, :8].to(device))
 
     def stand_in(number: int) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -157,7 +158,7 @@ def _enter(model: Any, blocks: nn.ModuleList, batches: Sequence[torch.Tensor]) -
             if number in calls and not _same(calls[number], (args, kwargs)):
                 raise UserError(
                     f"The model's block {number} is called with other arguments for each text, besides its hidden states: "
-                    "going through it block by block would give it the wrong ones."
+                    "going through it block by block would give it the wrong ones. quant=none scores it in full precision."
                 )
             calls[number] = (args, kwargs)
             return (states, *[None] * (size - 1)) if size else states
@@ -172,7 +173,7 @@ def _enter(model: Any, blocks: nn.ModuleList, batches: Sequence[torch.Tensor]) -
                 stack.callback(delattr, block, "forward")
             block.forward = stand_in(number)
         for batch in batches:
-            body(input_ids=batch.to(model.device), use_cache=False)
+            body(input_ids=batch.to(device), use_cache=False)
     return hidden, [calls[number] for number in range(len(blocks))], bool(size)
 
 
@@ -184,7 +185,8 @@ def _size_of_output(body: nn.Module, blocks: nn.ModuleList, ids: torch.Tensor) -
         others = [value for value in (outputs[0][1:] if isinstance(outputs[0], tuple | list) else ()) if value is not None]
         if any(value is other for value in (*args, *kwargs.values()) for other in others):
             raise UserError(
-                "The model's blocks give each other more than hidden states, which going through them one by one would lose."
+                "The model's blocks give each other more than hidden states, which going through them one by one would lose: "
+                "nothing here can be quantized. quant=none scores it in full precision."
             )
 
     def stop(block: nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -90,7 +90,10 @@ class Replay:
         def forward(*args: Any, **kwargs: Any) -> object:
             nonlocal ran_in
             if ran_in == self.calls:
-                raise UserError(f"{name} runs twice in one pass through its block, which calibration cannot tell apart.")
+                raise UserError(
+                    f"{name} runs twice in one pass through its block, which calibration cannot tell apart. "
+                    "quant=rtn4 needs none."
+                )
             ran_in, batch = self.calls, self._batch()
             if answers():
                 return kept[batch]

@@ -42,7 +42,7 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     if len(outermost) != 1:
         raise UserError(
             f"The model has {len(outermost)} lists of blocks with linear layers ({', '.join(outermost) or 'none'}), "
-            f"but a decoder has one: nothing here can be quantized."
+            "but a decoder has one: nothing here can be quantized. quant=none scores it in full precision."
         )
     return outermost[0], lists[outermost[0]]
 
