@@ -6,7 +6,7 @@ POLYGRAPH := .venv-polygraph/bin
 VLLM := .venv-vllm/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-auto-gptq test-polygraph test-vllm test-gpu check docs docs-results bench-errors bench-exactness bench-scoring bench-shares bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm bench-rotations bench-memory bench-gpu formats families classes tasks models picture systems qbench studies tutorial prefetch setup setup-auto-gptq setup-polygraph setup-vllm clean real-models
+.PHONY: help run test test-all test-auto-gptq test-polygraph test-vllm test-gpu check docs docs-results bench-errors bench-exactness bench-scoring bench-shares bench-generation bench-metrics bench-coverage bench-choosing bench-verdict bench-quantize bench-sweep bench-formats bench-fidelity bench-qllm bench-rotations bench-memory bench-from-disk bench-gpu formats families classes tasks models picture systems qbench studies tutorial prefetch setup setup-auto-gptq setup-polygraph setup-vllm clean real-models
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -84,6 +84,9 @@ bench-rotations: setup ## rotations beside SmoothQuant and plain rounding (bench
 
 bench-memory: setup ## memory that runs take beside its estimates (benchmarks/memory.md; make real-models first)
 	$(BIN)/python -m benchmarks.memory $(ARGS)
+
+bench-from-disk: setup ## scoring from disk beside scoring in memory (benchmarks/from_disk.md)
+	$(BIN)/python -m benchmarks.from_disk $(ARGS)
 
 bench-qllm: setup ## QLLM beside SmoothQuant (benchmarks/qllm.md)
 	$(BIN)/python -m benchmarks.qllm $(ARGS)

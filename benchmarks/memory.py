@@ -1,6 +1,7 @@
 """Memory that runs take, beside the estimates of `plan=true`: `make bench-memory` writes benchmarks/memory.md.
 
 Each case is a command of its own with a store of its own, in multirun/memory; one that is done there is not run again.
+What the page says of a case that was not run there stays, beside the estimate as it is now.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from bitsure.run import preparation
 from bitsure.sweep.launch.dry_run import pieces_of
 from bitsure.sweep.launch.estimate import WorkEstimator
 
-HERE = Path(__file__).parent
+PAGE = Path(__file__).parent / "memory.md"
 RUNS = PROJECT / "multirun" / "memory"
 MODELS = RUNS / "models"
 OPT = {"hidden_size": 768, "word_embed_proj_dim": 768, "ffn_dim": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
@@ -45,7 +46,7 @@ COMMON = ["metric.resamples=100", "tracking.mode=disabled", "control=none", "sco
 
 HEAD = (
     "Made by `make bench-memory`: main memory by `plan=true` and as taken, float32 on a CPU. Commands, or stages of them, that "
-    "were not run are not in it."
+    "were not run are not in it. Estimates are those of the code that wrote the page, also beside what was taken before."
 )
 
 
@@ -100,8 +101,17 @@ def run(case: Case) -> None:
         print(f"{case.model}, {case.what}: {time.monotonic() - started:.0f} s", flush=True)
 
 
-def stages(case: Case) -> dict[str, tuple[int, int]]:
-    """Return the estimate of each stage, made as if nothing were in the store, and the most that it took, bytes."""
+def on_page() -> dict[tuple[str, ...], int]:
+    """Return what the page says was taken, bytes, by model, command and stage."""
+    rows = [line.strip("| ").split(" | ") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    return {tuple(row[:3]): int(row[4].replace(",", "")) * 10**6 for row in rows[2:]}
+
+
+def stages(case: Case, earlier: dict[tuple[str, ...], int]) -> dict[str, tuple[int, int]]:
+    """Return the estimate of each stage, made as if nothing were in the store, and the most that it took, bytes.
+
+    earlier: as of `on_page`, for what is not in the store.
+    """
     schema.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         given = [*case.overrides, *COMMON, f"paths.store={case.directory / 'store'}"]
@@ -111,10 +121,11 @@ def stages(case: Case) -> dict[str, tuple[int, int]]:
     preparation.load_tasks(prepared, memo)
     estimator = WorkEstimator(Store(RUNS / "nothing"), memo)
     for piece in pieces_of(prepared, config):
-        if peak := taken(prepared.store.path(piece.kind, piece.made_from)):
-            stage = "quantizing" if piece.kind == "weights" else "scoring" if piece.is_baseline else "scoring quantized"
+        stage = "quantizing" if piece.kind == "weights" else "scoring" if piece.is_baseline else "scoring quantized"
+        if peak := taken(prepared.store.path(piece.kind, piece.made_from)) or earlier.get((case.model, case.what, stage)):
             numbers = estimator.estimate(piece).memory, peak
-            most[stage] = max(numbers, most.get(stage, numbers), key=lambda each: each[1])
+            estimate, taken_so_far = most.get(stage, numbers)
+            most[stage] = max(numbers[0], estimate), max(peak, taken_so_far)
     return most
 
 
@@ -139,11 +150,13 @@ def main() -> None:
         "| model | command | stage | estimate, MB | taken, MB | estimate / taken |",
         "| --- | --- | --- | --: | --: | --: |",
     ]
+    earlier = on_page()
     for case in cases():
-        for stage, (estimate, peak) in stages(case).items() if case.directory.is_dir() else ():
+        known = case.directory.is_dir() or any(place[:2] == (case.model, case.what) for place in earlier)
+        for stage, (estimate, peak) in stages(case, earlier).items() if known else ():
             numbers = f"{estimate / 1e6:,.0f} | {peak / 1e6:,.0f} | {estimate / peak:.2f}"
             lines.append(f"| {case.model} | {case.what} | {stage} | {numbers} |")
-    (HERE / "memory.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

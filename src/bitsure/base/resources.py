@@ -126,10 +126,16 @@ def keep_no_large_blocks() -> None:
     """Have the C library return large blocks to the system as soon as they are freed, for the rest of the process.
 
     Otherwise it takes small objects from the places of freed tensors, which are then too small for the next ones. So the memory
-    of a model whose layers come and go grows with all of its layers, at most by their weights. Mapping each block costs time.
+    of a model whose layers come and go grows with all of its layers. Mapping each block costs time.
     """
     with suppress(OSError, AttributeError):  # glibc alone has it
         ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE_BLOCK)
+
+
+def return_freed() -> None:
+    """Have the C library return to the system the whole pages of what is freed, which it may keep for later."""
+    with suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def address_space() -> int | None:

@@ -108,6 +108,7 @@ def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path
         seconds, calibration = _quantize(plan, job)
         with working("verifying the weights"):
             proof = _prove(plan, job, calibration)
+    resources.return_freed()  # The hidden states of the text would stay beside what is scored next.
     costs = asdict(use) | {"seconds": seconds}
     proof = proof.model_copy(update=costs | {"bytes_on_disk": _bytes_on_disk(plan, directory)})
     tokens = windows.numel() + held_out.numel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from accelerate.utils import OffloadedWeightsLoader
 
@@ -14,6 +15,8 @@ from bitsure.scoring.local import batch_runner
 from bitsure.scoring.local.batch_runner import BatchRunner
 from bitsure.scoring.local.local_engine import LocalEngine
 from bitsure.scoring.local.offloaded_batches import bring_blocks_once
+from bitsure.scoring.texts.text_pass import TextModel
+from bitsure.scoring.texts.tokenized_text import TextWindow
 from tests.builders.families import FAMILIES, build
 from tests.builders.marks import needs_transformers_5
 from tests.builders.tokenizers import byte_tokenizer
@@ -31,6 +34,15 @@ def on_disk(tmp_path_factory):
     return path, {**blocks_on_disk(empty_model(path), "model.layers"), "lm_head": "disk", "model.embed_tokens": "disk"}
 
 
+@pytest.fixture
+def reads(monkeypatch) -> list[str]:
+    """The names of the weights that are read from disk, as often as they are."""
+    names: list[str] = []
+    read = OffloadedWeightsLoader.__getitem__
+    monkeypatch.setattr(OffloadedWeightsLoader, "__getitem__", lambda loader, name: names.append(name) or read(loader, name))
+    return names
+
+
 def score(path, places, share=True):
     """Score in batches of one input each."""
     engine = LocalEngine(load_model(path, "float32", places=places)[0], 64, share)
@@ -39,10 +51,7 @@ def score(path, places, share=True):
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_twenty_batches_read_each_block_as_often_as_one(on_disk, monkeypatch, share):
-    reads: list[str] = []
-    read = OffloadedWeightsLoader.__getitem__
-    monkeypatch.setattr(OffloadedWeightsLoader, "__getitem__", lambda loader, name: reads.append(name) or read(loader, name))
+def test_twenty_batches_read_each_block_as_often_as_one(on_disk, monkeypatch, reads, share):
     begun: list[int] = []
     run = BatchRunner.run
 
@@ -57,6 +66,22 @@ def test_twenty_batches_read_each_block_as_often_as_one(on_disk, monkeypatch, sh
     assert set(counts.values()) == {2}  # 16 batches and 4
     assert {name.partition("layers.")[2][:1] for name in counts} == {"", "0", "1"}
     assert found == score(path, {"": "cpu"}, share)
+
+
+def test_a_text_reads_each_block_once_a_batch_of_windows(on_disk, monkeypatch, reads):
+    path, places = on_disk
+    few = np.zeros(7, np.int64)  # which document, where in it, and how many bytes: not read here
+    windows = [TextWindow(np.array([5 + i, *range(6, 13)]), 1, few, few, few) for i in range(12)]
+    model = TextModel(load_model(path, "float32", places=places)[0])
+    monkeypatch.setattr(model, "_most_tokens", 32)
+    reads.clear()
+    batches = [windows[start : start + 4] for start in (0, 4, 8)]
+    assert [len(model.next_batch(windows[start:])) for start in (0, 4, 8)] == [4, 4, 4]
+    for batch in batches:
+        assert len(model.states(batch)) == 4 * 7
+    counts = Counter(name for name in reads if "layers." in name)
+    assert set(counts.values()) == {len(batches)}
+    assert {name.partition("layers.")[2][:1] for name in counts} == {"0", "1"}
 
 
 def test_batches_that_do_not_fit_together_are_brought_for_in_smaller_numbers(on_disk, monkeypatch):
