@@ -26,7 +26,7 @@ from bitsure.scoring.local.budget import MOST_TOKENS
 from bitsure.scoring.local.local_engine import LocalEngine
 
 PAGE = Path(__file__).parent / "from_disk.md"
-SHAPE = {"hidden_size": 256, "word_embed_proj_dim": 256, "ffn_dim": 1024, "num_hidden_layers": 12, "num_attention_heads": 4}
+SHAPE = {"hidden_size": 512, "word_embed_proj_dim": 512, "ffn_dim": 2048, "num_hidden_layers": 12, "num_attention_heads": 8}
 VOCABULARY = 1024
 QUESTIONS = {"HellaSwag": 36, "ARC": 120}  # of these shapes
 PLACES = ("memory", "disk")
@@ -58,7 +58,7 @@ def score(place: str, path: Path, folder: Path) -> dict[str, Any]:
 def page(pairs: list[dict[str, Any]]) -> str:
     """Return the page, of results by place."""
     lines = [
-        f"Made by `make bench-from-disk`: medians of {len(pairs)} pairs of processes, one thread, float32, a random OPT of "
+        f"Made by `make bench-from-disk`: medians of {len(pairs)} pair(s) of processes, one thread, float32, a random OPT of "
         f"{SHAPE['num_hidden_layers']} blocks of width {SHAPE['hidden_size']} in memory or on disk, the same "
         f"questions in batches of up to {LIMITS.shared:,} tokens. Peaks are of a process that loads and scores "
         "it, Python and the libraries counted.",
