@@ -24,7 +24,7 @@ def settings(tiny_model, own_tasks, calib_file, tmp_path, monkeypatch) -> list[s
     return [*model, *tasks, "calib=text", f"calib.path={calib_file}", "calib.nsamples=8", "calib.seqlen=64"]
 
 
-def test_a_run_says_which_layers_lose_and_an_interrupted_one_goes_on(settings, tmp_path, monkeypatch):
+def test_a_run_says_which_layers_lose_and_an_interrupted_one_goes_on(settings, tmp_path, monkeypatch, capsys):
     measured = []
 
     def stop_at_questions(*arguments):
@@ -41,7 +41,7 @@ def test_a_run_says_which_layers_lose_and_an_interrupted_one_goes_on(settings, t
         pipeline.run(cells[0].config, cells[0].directory)
     batches = len(measured)
     assert batches > 0
-    pipeline.run(cells[0].config, cells[0].directory)
+    pipeline.run(cells[0].config, cells[0].directory, labels=cells[0].labels)
     assert len(measured) == batches  # what the interrupted run had measured
     attribution = results.read(cells[0].directory / "attribution.json", Attribution)
     assert attribution.text_name == "held-out text of text" and attribution.questions > 0
@@ -52,6 +52,7 @@ def test_a_run_says_which_layers_lose_and_an_interrupted_one_goes_on(settings, t
     assert kept.bits_per_weight > kept.bits_per_weight_before
     assert kept.kl_divergence < attribution.quantized.kl_divergence
     page = (cells[0].directory / "report.html").read_text()
+    assert "quant@quant.like=rtn3 quant.recipe=RUN_DIR/recipe.yaml" in " ".join(capsys.readouterr().out.split())
     assert f"Recipe: {kept.layers[0]}, " in page and "Which layers does the loss come from?" in page
     pipeline.run(cells[1].config, cells[1].directory)
     assert len(measured) == batches

@@ -85,7 +85,7 @@ def _command(labels: Labels | None) -> str:
     name, *settings = labels.quantizer.split()
     like = " ".join([f"quant@quant.like={labels.preset}", *(f"quant.like.{setting}" for setting in settings)])
     changed = "" if name == labels.preset else " Settings that this run changed with quant.… are given with quant.like.… there."
-    return f" A run with quant=mixed {like} quant.recipe=RUN_DIR/recipe.yaml scores it; RUN_DIR is this page's folder.{changed}"
+    return f" A run with quant=mixed {like} quant.recipe=RUN_DIR/recipe.yaml scores it; RUN_DIR is this run's folder.{changed}"
 
 
 def _cells(part: AttributedPart) -> tuple[str, ...]:

@@ -27,7 +27,6 @@ from bitsure.report.threshold_sentences import threshold_sentences
 from bitsure.report.tracked_run import ADDRESS
 from bitsure.report.twin_sentences import twin_sentences
 from bitsure.results import Provenance, Quantization, to_plain
-from bitsure.results.run_files import Labels
 
 if TYPE_CHECKING:
     from bitsure.report.report_contents import About, Report
@@ -84,7 +83,7 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
         thresholds=_thresholds(report),
         twins=twin_sentences(report.metrics, report.comparison),
         fidelity=fidelity_section(report.comparison),
-        attribution=attribution_section(about.attribution, _labels(about)) if about.attribution else None,
+        attribution=attribution_section(about.attribution, about.labels) if about.attribution else None,
         retrieval=retrieval_sections(report.metrics, report.comparison),
         divergence=divergence_sentences(report.comparison),
         experts=expert_sentences(about.quantization.experts if about.quantization else None),
@@ -93,11 +92,6 @@ def _render(report: Report, about: About, metric: MetricSettings, without: Colle
         **_published(report),
         **_cost(metric, about),
     )
-
-
-def _labels(about: About) -> Labels | None:
-    """Return what the run's command calls its quantizer; None if that is not known."""
-    return about.provenance.labels if about.provenance else None
 
 
 def _verdict(report: Report) -> dict[str, Any]:

@@ -58,6 +58,11 @@ class About:
     started: float | None = None  # when the run started, seconds since 1970; None where the page is made by the run itself
 
     @property
+    def labels(self) -> Labels | None:
+        """What the run's command calls its model and quantizer; None if that is not known."""
+        return self.provenance.labels if self.provenance else None
+
+    @property
     def checkpoint(self) -> str | None:
         """The directory of the quantized checkpoint; None in full precision, and where it is not known."""
         return self.quantization.checkpoint if self.quantization else None

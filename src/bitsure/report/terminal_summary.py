@@ -48,7 +48,7 @@ def show(report: Report, about: About, metric: MetricSettings, places: Mapping[s
     paragraphs.append(twin_sentences(report.metrics, report.comparison))
     paragraphs.append([section.sentence for section in retrieval_sections(report.metrics, report.comparison)])
     if about.attribution:
-        paragraphs.append(attribution_section(about.attribution).sentences[1:])
+        paragraphs.append(attribution_section(about.attribution, about.labels).sentences[1:])
     if about.compressibility:
         paragraphs.append([compressibility_table.sentence(about.compressibility)])
     if metric.paper_compat:
