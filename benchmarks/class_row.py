@@ -94,6 +94,7 @@ class ClassRow:
 def study(family: str, name: str, quantizers: dict[str, Quantizer], folder: Path) -> ClassRow:
     """Return the row of a class; files go to a folder."""
     row, path, begun = ClassRow(family, name), folder / family, time.process_time()
+    logging.getLogger("bitsure").setLevel(logging.INFO)  # as in a run, whose refusals say that its log has the error
     config = small_config(family)
     try:
         build_small(family).half().save_pretrained(path)

@@ -27,6 +27,16 @@ def test_what_is_written_is_read_back(tmp_path):
     assert results.read(tmp_path / "metrics.json", MetricsByTask) == numbers
 
 
+@pytest.mark.parametrize(("threads", "read"), [("4", 4), ("4,2", None), ("", None), (None, None), (4, 4)])
+def test_threads_of_earlier_versions_are_read(tmp_path, threads, read):
+    """They wrote OMP_NUM_THREADS, which may be a list or empty."""
+    file = tmp_path / "provenance.json"
+    machine = {"system": "Linux", "processor": "x86_64", "cores": 8, "threads": threads}
+    common = {"command": [], "git_commit": None, "git_changed_files": 0, "python": "3.11", "packages": {}}
+    file.write_text(json.dumps({**common, "machine": machine}))
+    assert results.read(file, results.Provenance).machine.threads == read
+
+
 def test_a_number_that_is_not_finite_is_null_in_a_measurement_and_refused_elsewhere():
     assert Measurement(value=float("nan"), ci_low=None, ci_high=None, n=1).value is None
     with pytest.raises(ValueError, match="Out of range float"):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from bitsure.base.errors import UserError
 from bitsure.base.json_files import read_object
+from bitsure.base.library_errors import logged_or_quoted
 from bitsure.base.out_of_memory import is_out_of_memory, memory_errors
 from bitsure.base.resources import keep_no_large_blocks
 from bitsure.config.model import ModelSettings
@@ -127,7 +128,6 @@ def empty_model(path: Path, trust_remote_code: bool = False) -> PreTrainedModel:
     except (StrictDataclassError, *BUILD_ERRORS) as error:
         if trust_remote_code or is_out_of_memory(error):
             raise
-        log.info("transformers' own error", exc_info=error)
         raise UserError(f"{path / 'config.json'} describes no model that transformers builds{_why_not_built(error)}") from error
     return cast("PreTrainedModel", model)
 
@@ -143,7 +143,7 @@ def _why_not_built(error: Exception) -> str:
         return f", which says: {words}. Bring the config.json that belongs to the model."
     return (
         ": its code fails on these settings. Bring the config.json that belongs to the model; of a whole with several parts, "
-        "such as text and sound, that of the language model. The run's log has its own error."
+        "such as text and sound, that of the language model. " + logged_or_quoted(log, "transformers", error)
     )
 
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from contextlib import suppress
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from bitsure.results.gguf import GgufOrigin
 from bitsure.results.result import Integer, Result
 
 State: TypeAlias = Literal["running", "done", "failed", "killed", "timed out", "skipped"]
+
+
+def _integer_if_any(value: object) -> object:
+    """Return text as an integer, None for text that is none, and any other value as it is."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return int(value)
+        return None
+    return value
 
 
 class Machine(Result):
@@ -21,8 +31,8 @@ class Machine(Result):
     """The processor's architecture."""
     cores: int | None
     """Processors; null where it is not known."""
-    threads: Integer | None
-    """Threads that torch computed with. Runs of earlier versions have OMP_NUM_THREADS, null where it was not set."""
+    threads: Annotated[Integer | None, BeforeValidator(_integer_if_any)]
+    """Threads that torch computed with. Earlier versions wrote OMP_NUM_THREADS; null where that was no number."""
 
 
 class Labels(Result):

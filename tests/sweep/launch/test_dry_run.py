@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,6 +131,16 @@ def test_everything_that_is_wrong_with_the_cells_is_said_at_once(cell, tmp_path)
     before.add(4, "a bad value")
     with pytest.raises(UserError, match=r"(?s)this plan has 5 errors.*cell 5: a bad value"):
         printed_plan.show(cells, before)
+
+
+def test_an_error_of_a_library_stands_in_the_plan_which_has_no_log(cell, tmp_path, caplog):
+    model = tmp_path / "model"
+    shutil.copytree("pocket/models/pocket-llama-1m", model)
+    config = json.loads((model / "config.json").read_text()) | {"num_attention_heads": 0}
+    (model / "config.json").write_text(json.dumps(config))
+    with caplog.at_level("INFO"):
+        _, [error] = inspect([cell(0, "model=local", f"model.path={model}", "quant=none", "task=pocket", "calib=pocket")])
+    assert "Its own error: ZeroDivisionError: " in error and "log" not in error and not caplog.records
 
 
 @pytest.mark.parametrize(

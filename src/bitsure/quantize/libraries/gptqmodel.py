@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
+from bitsure.base.library_errors import logged_or_quoted
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.config.gptq_settings import GptqSettings
 from bitsure.models.load import BUILD_ERRORS
@@ -174,16 +175,19 @@ def _refusals(quant: GptqSettings) -> Iterator[None]:
     except (OSError, StrictDataclassError, *BUILD_ERRORS) as error:
         if is_out_of_memory(error) or getattr(error, "errno", None):  # The latter is a disk's or a network's.
             raise
-        log.info("gptqmodel's own error", exc_info=error)
         raise UserError(
-            f"quant={quant.name}: gptqmodel does not quantize this model: {_why(str(error))}. The run's log has its own error. "
-            "quant.backend=native uses our own solver."
+            f"quant={quant.name}: gptqmodel does not quantize this model: {_why(error)}. "
+            f"{logged_or_quoted(log, 'gptqmodel', error)} quant.backend=native uses our own solver."
         ) from error
 
 
-def _why(words: str) -> str:
-    """Return why gptqmodel refuses or fails, given the words of its error."""
-    if needed := re.search(r"requires (?:package |version )?([\w-]+)", words):
+def _why(error: Exception) -> str:
+    """Return why gptqmodel refuses or fails, given its error."""
+    words = str(error)
+    needed = re.search(r"requires (?:package|version) ([\w-]+).* not installed", words)
+    if isinstance(error, ImportError):  # transformers', of what a family's code imports
+        needed = needed or re.search(r"requires the ([\w-]+) library", words)
+    if needed:
         return f"for this family it needs the package {needed[1]}, which is not installed"
     if "failed to auto-detect module tree" in words:
         return "it does not know this family"

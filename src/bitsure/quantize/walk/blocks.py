@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bitsure.base.errors import UserError
+from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.base.resources import free_memory
 from bitsure.models.load import BUILD_ERRORS
@@ -81,9 +81,8 @@ def walk(model: nn.Module, windows: torch.Tensor, reach_all: bool = False) -> It
             raise
         log.info("%s's own error", type(model).__name__, exc_info=error)
         raise UserError(
-            "The model's blocks cannot be gone through one by one, because its code does more between them than hand on "
-            "hidden states: nothing here can be quantized. quant=none scores it in full precision. "
-            "The run's log has its own error."
+            "The model's blocks cannot be gone through one by one, because its code fails where they only hand on hidden "
+            f"states ({in_one_line(error)}). Nothing here can be quantized. quant=none scores it in full precision."
         ) from error
     home, fast = hidden[0].device, torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if fast != home and sum(map(_bytes, hidden)) <= STATES_SHARE * free_memory(fast):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 
 from bitsure.base.errors import UserError
+from bitsure.base.library_errors import logged_or_quoted
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.models.load import BUILD_ERRORS
 from bitsure.scoring.local.forward import score_plain, score_trees
@@ -79,10 +80,9 @@ def check_causal(model: PreTrainedModel) -> None:
     except BUILD_ERRORS as error:
         if is_out_of_memory(error):
             raise
-        log.info("%s's own error", type(model).__name__, exc_info=error)
         raise UserError(
             f"{type(model).__name__} gives no probabilities for a few token ids alone: it is no language model by itself, or "
-            "its config.json is wrong. It is not scored. The run's log has its own error."
+            f"its config.json is wrong. It is not scored. {logged_or_quoted(log, type(model).__name__, error)}"
         ) from error
     if not alike(model, first, second):
         raise UserError(
