@@ -83,14 +83,15 @@ def effect_over_draws(
         quantized: The quantizers and calibration texts that were compared.
         values: What each draw gave.
         errors: Their standard errors from the questions or documents.
-        units: How many clusters of questions, documents or windows that is; one draw of few has the interval of Student's t.
+        units: How many clusters of questions, documents or windows that is; below `FEW_UNITS` errors go by Student's t.
     """
+    freedom = units - 1 if units < FEW_UNITS else math.inf
     if len(values) > 1:
-        mean = over_draws(values, errors, LEVEL)
+        mean = over_draws(values, errors, LEVEL, freedom)
         ends = attrgetter("ci_low", "ci_high")
-        p_value = _p_value(lambda level: ends(over_draws(values, errors, level)))
+        p_value = _p_value(lambda level: ends(over_draws(values, errors, level, freedom)))
         return Effect(mean.value, *ends(mean), len(values), p_value)
-    intervals = partial(t_interval, values[0], errors[0], units - 1 if units < FEW_UNITS else math.inf)
+    intervals = partial(t_interval, values[0], errors[0], freedom)
     return Effect(values[0], *intervals(LEVEL), int(any(map(cells.is_drawn, dict(quantized)))), _p_value(intervals))
 
 
@@ -111,14 +112,15 @@ def _sum(cells: SweptCells, terms: Sequence[Term], seeds: Sequence[int], metric:
 
 
 def _p_value(intervals: Callable[[float], tuple[float, float]]) -> float:
-    """Return the p for which the interval of level 1 − p ends at 0; 1 for a value of 0, also where nothing varies."""
+    """Return the p for which the interval of level 1 − p ends at 0; 1 for a value of 0, and without an interval."""
 
     def inner_end(p: float) -> float:
         """Return how far an interval's inner end is on the value's side of 0."""
         low, high = intervals(1 - p)
         return low if low + high > 0 else -high
 
-    if sum(intervals(LEVEL)) == 0:
+    middle = sum(intervals(LEVEL))
+    if middle == 0 or math.isnan(middle):
         return 1.0
     least = 1e-15
     return least if inner_end(least) > 0 else float(brentq(inner_end, least, 1))

@@ -11,7 +11,6 @@ from bitsure.metrics.bootstrap import t_interval
 from bitsure.sweep.report.cell_results import CellResult
 
 LEVEL = 0.95
-FEW = 10  # documents; below that windows are taken
 TOKENS = ["task", "document", "position", "window", "token"]
 
 
@@ -27,14 +26,14 @@ def ln_perplexity(first: CellResult, second: CellResult) -> MeanContrast:
 def token_mean(column: str, first: CellResult, second: CellResult | None = None) -> tuple[float, float, int, str]:
     """Return the mean over tokens of a column of texts.parquet, less the second's; its error; how many units, and which.
 
-    It is a ratio of sums over documents, whose error is linearized (Cochran 1977, section 6.4). A text of fewer than FEW
-    documents is taken by windows, as if these were independent. Raises UserError if the two scored other tokens.
+    It is a ratio of sums over documents, whose error is linearized (Cochran 1977, section 6.4). A text of one document is
+    taken by windows, as if these were independent. Raises UserError if the two scored other tokens.
     """
     cells = [first] if second is None else [first, second]
     tables = [pq.read_table(cell.directory / "texts.parquet", columns=[*TOKENS, column]).to_pandas() for cell in cells]
     if not tables[0][TOKENS].equals(tables[-1][TOKENS]):
         raise UserError(f"{' and '.join(str(cell.directory) for cell in cells)} scored other tokens.")
-    unit = "document" if tables[0]["document"].nunique() >= FEW else "window"
+    unit = "document" if tables[0]["document"].nunique() > 1 else "window"
     table = tables[0] if second is None else tables[0].assign(**{column: tables[0][column] - tables[1][column]})
     sums = table.groupby(["task", unit])[column].agg(["sum", "count"])
     value, n = sums["sum"].sum() / sums["count"].sum(), len(sums)

@@ -25,5 +25,7 @@ def test_only_what_differs_from_zero_as_shown_has_a_sign(value, form, text):
     assert decimal(value, form) == text
 
 
-def test_an_interval_follows_the_same_rule():
-    assert with_ends(0.0001, -0.0004, 0.0012, "+.3f") == "0.000 [0.000, +0.001]"
+def test_an_end_of_an_interval_that_rounds_to_zero_says_on_which_side_it_lies():
+    assert with_ends(0.0001, -0.0004, 0.0012, "+.3f") == "0.000 [-0.000, +0.001]"
+    assert with_ends(-0.004, -0.009, -0.0004, "+.3f") == "-0.004 [-0.009, -0.000]"
+    assert with_ends(0.0, 0.0, -0.0, "+.3f") == "0.000 [0.000, 0.000]"

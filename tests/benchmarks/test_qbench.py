@@ -103,10 +103,16 @@ def test_a_rotation_is_drawn_also_when_one_cell_of_it_is_done(sweep):
 
 
 @pytest.mark.parametrize(("units", "freedom"), [(8, 7), (19, 18), (20, np.inf)])
-def test_one_draw_of_few_documents_has_the_interval_of_student_s_t(sweep, units, freedom):
+def test_errors_of_few_documents_go_by_student_s_t(sweep, units, freedom):
     [cells] = qbench.by_model(read_cells(sweep))
-    effect = effect_over_draws(cells, [("kv2", "pocket")], [0.3], [0.1], units)
-    assert (effect.ci_low, effect.ci_high) == pytest.approx(t_interval(0.3, 0.1, freedom, 0.95))
+    for draws in (1, 5):  # which agree, so that the interval is that of the documents alone
+        effect = effect_over_draws(cells, [("kv2", "pocket")], [0.3] * draws, [0.1] * draws, units)
+        assert (effect.ci_low, effect.ci_high) == pytest.approx(t_interval(0.3, 0.1, freedom, 0.95))
+
+
+def test_one_document_decides_nothing(sweep):
+    [cells] = qbench.by_model(read_cells(sweep))
+    assert effect_over_draws(cells, [("kv2", "pocket")], [0.3], [0.1], 1).p_value == 1.0
 
 
 def test_a_difference_of_0_without_variance_is_none(sweep):

@@ -176,7 +176,8 @@ QLLM = {"method": "rtn", **asdict(Rtn(4, -1, False, transforms=["reassemble"], a
 
 def test_qllm_is_reassembling_and_tuning_together():
     [found] = beside("llama-2-70b", QLLM, "text/wikitext2/gptq", "perplexity")
-    assert (found.setting, found.published) == ("QLLM W4A4", 7) and "rounding qllm" in found.same
+    assert (found.setting, found.published, found.differs) == ("QLLM W4A4", 7, [])
+    assert "rounding qllm" in found.same
     assert beside("llama-2-70b", QLLM | {"tuning": None}, "text/wikitext2/gptq", "perplexity") == []
     assert beside("llama-2-70b", QLLM | {"transforms": []}, "text/wikitext2/gptq", "perplexity") == []
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 
-from bitsure.base.decimals import decimal
+from bitsure.base.decimals import interval_ends
 from bitsure.comparison.judgement import Judgement
 from bitsure.comparison.losses import TEXT_NLL
 from bitsure.config.derived_tasks import original_task
@@ -174,7 +174,7 @@ def exclusion(values: Mapping[str, Difference], baseline: str) -> str:
     if above.value is None or accuracy.baseline is None or above.ci_low is None:
         return reason
     numbers = f"accuracy {accuracy.baseline:.3f}, guessing {accuracy.baseline - above.value:.3f}"
-    return f"{reason} ({numbers}, difference [{decimal(above.ci_low, '+.3f')}, {decimal(above.ci_high, '+.3f')}])"
+    return f"{reason} ({numbers}, difference {interval_ends(above.ci_low, above.ci_high, '+.3f')})"
 
 
 OPEN = "Its questions are open: no answer is right or wrong"
@@ -231,7 +231,7 @@ def signed_change(change: float, ends: tuple[float, float] | None) -> str:
     """
     digits = "+.4f" if abs(change) >= SHOWN else "+.0e"
     amount = format(change, digits) if abs(change) > ROUNDING else "unchanged"
-    return amount if ends is None else f"{amount} [{decimal(ends[0], '+.4f')}, {decimal(ends[1], '+.4f')}]"
+    return amount if ends is None else f"{amount} {interval_ends(*ends, '+.4f')}"
 
 
 def _deciding(margins: Mapping[str, MarginVerdict], verdict: Decision) -> list[str]:

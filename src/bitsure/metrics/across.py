@@ -85,7 +85,7 @@ class MeanOverDraws:
     between: float
 
 
-def over_draws(values: Sequence[float], errors: Sequence[float], level: float) -> MeanOverDraws:
+def over_draws(values: Sequence[float], errors: Sequence[float], level: float, freedom: float = math.inf) -> MeanOverDraws:
     """Return the mean of what k ≥ 2 draws gave on the same questions; draws and questions are both random.
 
     With crossed random effects the mean's variance is that between draws over k, plus that of the questions. The first is taken
@@ -99,6 +99,7 @@ def over_draws(values: Sequence[float], errors: Sequence[float], level: float) -
         values: What each draw gave, in any unit.
         errors: Their standard errors from the questions.
         level: The confidence level, in (0, 1).
+        freedom: Degrees of freedom of the errors; infinitely many are the normal quantile.
 
     Reference: Clark 1973; Graybill & Wang 1980 for the half width.
     """
@@ -106,7 +107,7 @@ def over_draws(values: Sequence[float], errors: Sequence[float], level: float) -
     k, middle, between = len(value), float(value.mean()), float(value.std(ddof=1))
     of_draws, of_questions = between / math.sqrt(k), float(error.mean())
     total = math.hypot(of_draws, of_questions)
-    half = math.hypot(t_quantile(k - 1, level) * of_draws, t_quantile(math.inf, level) * of_questions)
+    half = math.hypot(t_quantile(k - 1, level) * of_draws, t_quantile(freedom, level) * of_questions)
     return MeanOverDraws(k, middle, middle - half, middle + half, total, between)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bitsure.base.decimals import decimal
+from bitsure.base.decimals import with_ends
 from bitsure.metrics.fidelity import CHANGE_PERCENTILES, PROBABILITY_CHANGE
 from bitsure.report.tables import interval, number, significant
 from bitsure.results import Comparison, Difference
@@ -50,7 +50,7 @@ def fidelity_section(comparison: Comparison | None) -> FidelitySection | None:
 def _sentence(task: str, values: Mapping[str, Difference]) -> str:
     divergence, same, ratio = values[KL], values["same_top_token"], values["perplexity_ratio"]
     error = "–" if divergence.token_standard_error is None else f"{divergence.token_standard_error:.3g}"
-    share = f"{decimal(same.value, '.2%')} [{decimal(same.ci_low, '.2%')}, {decimal(same.ci_high, '.2%')}]"
+    share = with_ends(same.value, same.ci_low, same.ci_high, ".2%")
     return (
         f"{task}: mean KL divergence {significant(divergence)} nats over {divergence.n:,} tokens (± {error} if tokens were "
         f"independent, as llama-perplexity prints it); the same most likely token at {share} of them; perplexity times "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bitsure.base.decimals import decimal
+from bitsure.base.decimals import decimal, interval_ends
 from bitsure.results import Measurement
 
 
@@ -21,4 +21,4 @@ def with_unit(change: Measurement, unit: str, scale: int = 1, digits: int = 2) -
     value, low, high = (None if number is None else scale * number for number in (change.value, change.ci_low, change.ci_high))
     form = f"+.{digits}f"
     text = f"{decimal(value, form)} {unit}"
-    return text if low is None or high is None else f"{text} [{decimal(low, form)}, {decimal(high, form)}]"
+    return text if low is None or high is None else f"{text} {interval_ends(low, high, form)}"

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
-from bitsure.base.decimals import decimal, with_ends
+from bitsure.base.decimals import decimal, interval_end, with_ends
 from bitsure.comparison.verdict_words import FULL_PRECISION_RUN
 from bitsure.metrics.flips import BECAME_WRONG
 from bitsure.metrics.metric_names import MACRO, PRIMARY
@@ -104,10 +104,13 @@ def unjoined(comparison: Comparison, baseline: str = FULL_PRECISION_RUN) -> list
 
 def number(value: float | None, sign: bool = False) -> str:
     """Return a number with four decimals, fewer if it is large (a perplexity, the NLL of a long answer); – for None."""
-    if value is None:
-        return "–"
-    digits = next((digits for below, digits in ((10, ".4f"), (1000, ".2f"), (1e6, ".0f")) if abs(value) < below), ".2e")
-    return decimal(value, "+" * sign + digits)
+    return decimal(value, _form(value, sign))
+
+
+def _form(value: float | None, sign: bool) -> str:
+    """Return the format that leaves a number the digits of use."""
+    size = abs(value or 0)
+    return "+" * sign + next((digits for below, digits in ((10, ".4f"), (1000, ".2f"), (1e6, ".0f")) if size < below), ".2e")
 
 
 def interval(measured: Measurement, sign: bool = False) -> str:
@@ -115,7 +118,8 @@ def interval(measured: Measurement, sign: bool = False) -> str:
     if measured.ci_low is None:
         reason = measured.interval or ""
         return reason if reason.startswith(NO_INTERVAL) else ""
-    return f"[{number(measured.ci_low, sign)}, {number(measured.ci_high, sign)}]"
+    low, high = (interval_end(end, _form(end, sign)) for end in (measured.ci_low, measured.ci_high))
+    return f"[{low}, {high}]"
 
 
 def significant(difference: Difference | None, sign: bool = False) -> str:
