@@ -155,6 +155,23 @@ def test_a_forecast_says_where_the_tasks_have_fewer_questions(available, words):
     assert 600 < verdict.questions_needed.low < 8000 and words in verdict.settles
 
 
+@pytest.mark.parametrize(
+    ("available", "words"),
+    [
+        ((1000, 11_000), " (80% power), but some tasks have too few more for their share; these 2,000 settle"),
+        ((1100, 1200), " (80% power), but the tasks have only 300 more; these 2,000 settle"),
+        ((11_000, 11_000), " (80% power); these 2,000 settle"),
+    ],
+)
+def test_a_forecast_counts_questions_in_the_proportions_of_the_tasks(available, words):
+    """Where one task has none left, asking another one alone does not settle the mean over both."""
+    compared = comparison(around(0, 0.008), NOTHING, NOTHING, "a", variance_error=0.1)
+    compared |= comparison(around(0, 0.008), NOTHING, NOTHING, "b", variance_error=0.1)
+    questions = {task: QuestionCount(asked=1000, available=n) for task, n in zip("ab", available, strict=True)}
+    verdict = judge(compared, MARGINS, METRIC, questions=questions)
+    assert 300 < verdict.questions_needed.low < 10_000 and words in verdict.settles
+
+
 def test_a_forecast_that_spans_more_than_a_factor_of_ten_tells_its_lower_end_and_why():
     compared = comparison(around(0, 0.008), NOTHING, NOTHING, variance_error=0.7)
     verdict = judge(compared, MARGINS, METRIC)
@@ -300,6 +317,8 @@ def test_margins_must_be_positive():
         (20_100, None, "over 20,000"),
         (8_100, 280_000, "over 8,100"),
         (0, 580, "up to 580"),
+        (0, None, "about 2,900"),
+        (0, 1e9, "about 2,900"),
         (None, None, "about 2,900"),
         (2e7, 9e9, "> 10,000,000"),
     ],

@@ -19,7 +19,7 @@ from bitsure.base.dotted_names import import_named
 from bitsure.base.memo import Memo
 from bitsure.config.paths import CONF, PROJECT
 from bitsure.config.schema import Config
-from bitsure.quantize.mixed.recipe import Recipe
+from bitsure.quantize.mixed.recipe import RECIPE, Recipe
 from bitsure.sweep.launch import cell_composer, composed_cell, dry_run
 from tests.builders.documents import PAGES, FencedBlock, commands, fenced_blocks
 from tests.builders.sweep_commands import command
@@ -28,6 +28,7 @@ BLOCKS = [block for page in PAGES for block in fenced_blocks(page)]
 RUN = {"extending.md": ("bash", "python"), "python.md": ("python",), "README.md": ("python",)}  # by tests of their own
 NOT_RUN = ("text", "yaml", "json", "bibtex")
 PLACEHOLDERS = ("DIR", "RUN_DIR", "my_tasks", "../shared/hub")  # folders of the reader's that settings name
+RECIPES = (f"RUN_DIR/{RECIPE}", "auto_scheme/*.yaml")  # files that other commands write
 TARGETS = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
@@ -94,7 +95,9 @@ def places(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "clone")
     for name in PLACEHOLDERS:
         Path(name).mkdir(parents=True)
-    monkeypatch.setattr(Recipe, "read", lambda file: Recipe({"layer": 4}))  # which other commands write
+    read = Recipe.read
+    written = Recipe({"layer": 4})
+    monkeypatch.setattr(Recipe, "read", lambda file: written if any(map(file.match, RECIPES)) else read(file))
 
 
 COMPOSED = sorted({settings for _, words in SHELL if (settings := settings_of(words))})
@@ -111,6 +114,11 @@ def test_a_misspelt_setting_is_an_error():
     _, [error] = composed("config", [("quant=gptq3", "quant.group_sizes=64")])
     assert "quant.group_sizes: no such setting" in error
     assert unknown_options(("quant=gptq4,gptq5", "calib.seed=0,1")) == ["quant/gptq5.yaml"]
+
+
+def test_a_recipe_that_no_command_writes_is_an_error(places):
+    _, [error] = composed("config", [("quant=mixed", f"quant.recipe=RUN_DIR/{name}") for name in (RECIPE, "recipes.yaml")])
+    assert "quant.recipe=RUN_DIR/recipes.yaml: cannot be read" in error
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def here(mirror, own_tasks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "calib.txt").write_text("A cat and a dog. " * 20_000)
     small = [f"paths.hub_mirror={mirror}", f"task.include_path={own_tasks}", "task.names=[tiny_pets]"]
-    small += ["calib=text", "calib.path=calib.txt", "calib.nsamples=8", "calib.seqlen=64", "sweep.skip_not_installed=true"]
+    small += ["calib=text", "calib.path=calib.txt", "calib.nsamples=8", "calib.seqlen=64"]
     with serve_completions(names=tuple(STAND_INS)) as full, serve_completions(names=("llama-awq",)) as quantized:
         places = {
             "http://localhost:8000/v1": full.url,
@@ -84,4 +84,5 @@ def test_a_command_is_planned_and_its_plan_names_the_gpu(words, here, capsys):
     printed_plan.show(cells, errors, on_nodes)
     shown = capsys.readouterr().out
     assert "An estimate, from the models' shapes" in shown and "To be downloaded" not in shown
+    assert "skipped" not in shown
     assert next(sentence for setting, sentence in ASSUMED.items() if setting in words) in shown

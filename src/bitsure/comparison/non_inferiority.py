@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 from bitsure.comparison import verdict_words as words
@@ -89,11 +90,13 @@ def judge(
     )
 
 
-def _not_asked(tasks: Collection[str], questions: Mapping[str, QuestionCount]) -> int | None:
+def _not_asked(tasks: Collection[str], questions: Mapping[str, QuestionCount]) -> words.QuestionsLeft | None:
     """Return how many questions tasks have that were not asked; None where that is not known of one of them."""
     if not all(task in questions for task in tasks):
         return None
-    return sum(questions[task].available - questions[task].asked for task in tasks)
+    left = {task: questions[task].available - questions[task].asked for task in tasks}
+    times = min((left[task] / max(1, questions[task].asked) for task in tasks), default=0)
+    return words.QuestionsLeft(sum(left.values()), math.floor(times * sum(questions[task].asked for task in tasks)))
 
 
 def _task_verdict(

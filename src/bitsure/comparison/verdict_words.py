@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from bitsure.base.decimals import interval_ends
 from bitsure.comparison.judgement import Judgement
@@ -80,7 +81,17 @@ def answer(judgement: Judgement, compared: Collection[str], baseline: str) -> st
     return f"{ship}: {label} is {place} its margin of {margin} ({change}){more}."
 
 
-def what_settles(judgement: Judgement, compared: Collection[str], left: int | None = None) -> str:
+@dataclass(frozen=True)
+class QuestionsLeft:
+    """How many questions tasks have that were not asked."""
+
+    total: int
+    """Those of all tasks."""
+    in_proportion: int
+    """Those that can be asked in the tasks' proportions, as a forecast counts them: until the first task has no more."""
+
+
+def what_settles(judgement: Judgement, compared: Collection[str], left: QuestionsLeft | None = None) -> str:
     """Return how many questions would settle a verdict, and the margin that those asked can settle; empty if nothing would.
 
     Args:
@@ -107,8 +118,7 @@ def what_settles(judgement: Judgement, compared: Collection[str], left: int | No
         else f"If nothing is lost, {more} would settle it"
     )
     power = f"80% power{'; how many is uncertain' if _is_wide(judgement.needed) else ''}"
-    too_few = f", but the tasks have {f'only {left:,}' if left else 'no'} more" * _is_more(judgement.needed, left)
-    return f"{would} ({power}){too_few}; {these} {_rounded_up(limiting.decidable_margin)}{unit}."
+    return f"{would} ({power}){_too_few(judgement.needed, left)}; {these} {_rounded_up(limiting.decidable_margin)}{unit}."
 
 
 def task_sentence(task: str, judgement: Judgement) -> str:
@@ -195,17 +205,17 @@ def question_count(questions: float | None) -> str:
 
 
 def question_range(needed: QuestionsNeeded) -> str:
-    """Return a forecast's interval: `1,600 to 4,700`, or `about 2,900` where it is not known.
+    """Return a forecast's interval: `1,600 to 4,700`, or `about 2,900` where neither end is known or of use.
 
     An end that is of no use is left out: `over 1,600` if the upper one is not known, above MANY or more than WIDE times the
     lower one, and `up to 4,700` if the lower one is 0.
     """
     low, high = question_count(needed.low), question_count(needed.high)
-    if needed.low is None:
+    if needed.low is None or (needed.low < 1 and _is_wide(needed)):
         return f"about {question_count(needed.if_lossless)}"
     if low == high:
         return low
-    if low == "0" and needed.high is not None and needed.high <= MANY:
+    if low == "0":
         return f"up to {high}"
     return f"over {low}" if _is_wide(needed) else f"{low} to {high}"
 
@@ -216,10 +226,14 @@ def _is_wide(needed: QuestionsNeeded) -> bool:
     return low is not None and (high is None or high > MANY or (low >= 1 and high > WIDE * low))
 
 
-def _is_more(needed: QuestionsNeeded, left: int | None) -> bool:
-    """Return whether even the least that may be needed is more than what is left to ask."""
+def _too_few(needed: QuestionsNeeded, left: QuestionsLeft | None) -> str:
+    """Return the clause that even the least that may be needed is more than what is left to ask; empty if it is not."""
     least = needed.if_lossless if needed.low is None else needed.low
-    return left is not None and (least is None or least > left)
+    if left is None or (least is not None and least <= left.in_proportion):
+        return ""
+    if least is None or least > left.total:
+        return f", but the tasks have {f'only {left.total:,}' if left.total else 'no'} more"
+    return ", but some tasks have too few more for their share"
 
 
 def signed_change(change: float, ends: tuple[float, float] | None) -> str:

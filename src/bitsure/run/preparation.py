@@ -241,9 +241,10 @@ def check(prepared: PreparedRun, memo: Memo) -> None:
 
 def _check_scoring_memory(prepared: PreparedRun) -> None:
     """Raise UserError if the local engine is to score a model that does not fit, before anything is quantized."""
-    scoring = prepared.scorer.setup.scoring
+    scoring, kept, text = prepared.scorer.setup.scoring, prepared.scorer.kept, prepared.text
     whole = [prepared.full_precision, *([prepared.scored] if scoring.dequantize else [])]
-    if scoring.engine != VLLM and any(model.server is None and prepared.scorer.kept.missing(model) for model in whole):
+    here = [model for model in whole if model.server is None]
+    if scoring.engine != VLLM and any(kept.missing(model) or (text and text.missing(model)) for model in here):
         check_memory(prepared.source.settings, prepared.dtype)
 
 

@@ -201,6 +201,7 @@ def _run_cell(config: Config, run_dir: Path, line: CellLine, surroundings: Surro
     end_with_parent()
     os.environ.clear()
     os.environ.update(surroundings.environment)
+    # TMPDIR stays: Ray finds a running cluster by it, compilers their caches, and a longer one does not fit paths of sockets.
     tempfile.tempdir = surroundings.scratch
     with suppress(OSError):
         # If memory runs out, the system ends this process, not the launcher.

@@ -1,16 +1,20 @@
-"""What a cell has to download before its work can be told, and what its settings say of its model all the same."""
+"""What a cell has to download before its work can be told, and what is known of its model all the same."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from bitsure.base.errors import NotHere, UserError
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.config.schema import VLLM, Config
-from bitsure.models.facts import check_memory, scoring_device
+from bitsure.models.facts import check_memory, own_dtype, scoring_device
+from bitsure.models.load import empty_model
 from bitsure.models.locate import locate_model, locate_scored, locate_tokenizer
+from bitsure.models.size import parameters_of
 from bitsure.quantize.calibration.calibration_text import locate_text
 from bitsure.quantize.check import check_model
 from bitsure.quantize.libraries.prequantized import locate as locate_checkpoint
@@ -54,21 +58,34 @@ def _searches(config: Config, memo: Memo) -> list[Callable[[], object]]:
     return searches + [partial(memo, load_tasks, config.task, [name], mirror) for name in config.task.names]
 
 
-def known_size(config: Config, on_node: bool) -> str:
-    """Return a sentence on the size of a model whose files are not here, as far as its settings say it.
+def in_words(n_bytes: float) -> str:
+    """Return a number of bytes in GiB, or in MiB below one."""
+    return f"{n_bytes / 2**30:,.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:,.0f} MiB"
+
+
+def known_size(config: Config, memo: Memo, on_node: bool) -> str:
+    """Return a sentence on the size of a model: that of its config.json if it is here, else that of its settings if any.
 
     Args:
         config: The cell's settings.
+        memo: That of `wanted`, which looked for the model.
         on_node: Whether the cell runs on another machine, so that this one's memory says nothing of it.
+
+    Raises:
+        UserError: If transformers builds no model from its config.json.
     """
-    model = config.model
+    model, origin = config.model, "settings"
+    with suppress(NotHere):
+        source = memo(locate_scored, model, config.paths.hub_mirror, Store(config.paths.store))
+        parameters = parameters_of(memo(empty_model, source.path, model.trust_remote_code))
+        model, origin = replace(model, parameters=parameters, full_dtype=own_dtype(model, source.path)), "config.json"
     if model.parameters is None:
         return f"Of {model.name} nothing is known: model.parameters is not given."
     import torch
 
     dtype = model.full_dtype or "float32"
-    size = model.parameters * getattr(torch, dtype).itemsize / 2**30
-    sentence = f"{model.name} has {model.parameters:,} parameters by its settings, {size:,.1f} GiB in {dtype}."
+    size = in_words(model.parameters * getattr(torch, dtype).itemsize)
+    sentence = f"{model.name} has {model.parameters:,} parameters by its {origin}, {size} in {dtype}."
     if model.server is not None or config.scoring.engine == VLLM or on_node:
         return sentence
     computing = model.dtype if model.dtype != "auto" else "float32" if scoring_device(model) == "cpu" else dtype

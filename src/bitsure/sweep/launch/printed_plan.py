@@ -75,7 +75,7 @@ def _summary(inspected: Sequence[InspectedCell], memo: Memo, on_nodes: bool) -> 
     known = ", as far as is known before the downloads" if unknown else ""
     text += f"; {len(missing)} sets of weights or records to make, each once{known}." if here else "."
     if unknown:
-        text += "\n" + "\n".join(_unknown(unknown, here, on_nodes))
+        text += "\n" + "\n".join(_unknown(unknown, here, memo, on_nodes))
     pieces = {place: cell.pieces[place] for cell in here for place in cell.missing}
     if not pieces:
         return text
@@ -93,18 +93,18 @@ def _estimate(pieces: Sequence[WorkPiece], cells: int, memo: Memo, on_nodes: boo
     for piece, estimate in zip(pieces, estimates, strict=True):
         stage = "quantizing" if piece.kind == "weights" else "scoring"
         memory[stage] = max(memory.get(stage, 0), estimate.memory)
-    most_memory = ", ".join(f"up to {_size(n_bytes)} for {stage}" for stage, n_bytes in memory.items())
+    most_memory = ", ".join(f"up to {downloads.in_words(n_bytes)} for {stage}" for stage, n_bytes in memory.items())
     return (
         "An estimate, from the models' shapes, the number of questions and earlier work in the store: "
         f"{_duration(seconds + SECONDS_A_CELL * cells)} one after the other on this machine's {gpu_name() or 'CPU'}; main "
-        f"memory of a cell: {most_memory}; {_size(disk)} of disk in the store."
+        f"memory of a cell: {most_memory}; {downloads.in_words(disk)} of disk in the store."
         + (OF_SERVERS if any(piece.is_served for piece in pieces) else "")
         + _on_vllm([piece for piece in pieces if piece.made_from.get("engine") == VLLM])
         + (OF_NODES if on_nodes else "")
     )
 
 
-def _unknown(unknown: Sequence[InspectedCell], here: Sequence[InspectedCell], on_nodes: bool) -> list[str]:
+def _unknown(unknown: Sequence[InspectedCell], here: Sequence[InspectedCell], memo: Memo, on_nodes: bool) -> list[str]:
     """Return what is not known of cells that have to download something first, why, and what is known of their models."""
     lines = [f"To be downloaded first: {'; '.join(dry_run.downloads_of(unknown))}."]
     lines += [f"The downloads would fail now: {message}" for message in ([] if on_nodes else dry_run.unreachable(unknown))]
@@ -112,7 +112,7 @@ def _unknown(unknown: Sequence[InspectedCell], here: Sequence[InspectedCell], on
         f"There is no estimate{f' of {_cells(len(unknown))}' if here else ''}: time, memory and disk follow from a model's "
         "config.json, the questions of its tasks and the calibration text, and not all of them are here."
     )
-    sizes = (downloads.known_size(cell.cell.config, on_nodes) for cell in unknown)
+    sizes = (downloads.known_size(cell.cell.config, memo, on_nodes) for cell in unknown)
     return lines + list(dict.fromkeys(sizes))
 
 
@@ -129,10 +129,6 @@ def _on_vllm(pieces: Sequence[WorkPiece]) -> str:
     if kind or gpus > 1:
         otherwise = f"{gpus} GPU{'s' * (gpus > 1)}, {'each ' * (gpus > 1)}one {kind or A100}"
     return f" The time of vLLM is that of earlier runs with it, otherwise of {otherwise}; the memory of GPUs is not estimated."
-
-
-def _size(n_bytes: float) -> str:
-    return f"{n_bytes / 2**30:,.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:,.0f} MiB"
 
 
 def _duration(seconds: float) -> str:
