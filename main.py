@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -41,19 +41,15 @@ def main(composed: DictConfig) -> None:
     terminal.protect()  # a launcher's worker process comes here first
     hydra_errors.settings_are_composed()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop ends a run as Ctrl-C does
-    sweep_dir = HydraConfig.get().sweep.dir if HydraConfig.get().mode == RunMode.MULTIRUN else None
     try:
         own_code.make_importable(HydraConfig.get().runtime.config_sources)
         check_choices(_overrides())
         with run_extra("main.py"):
-            _run(to_dataclasses(composed, HydraConfig.get().runtime.choices), sweep_dir)
+            _run(to_dataclasses(composed, HydraConfig.get().runtime.choices), _sweep_dir())
     except UserError as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
-        print("\nInterrupted. Finished work is in the store; the same command continues from there.", file=sys.stderr)
-        if sweep_dir:
-            print(f"A report of what is finished: bitsure report {shlex.quote(sweep_dir)}", file=sys.stderr)
-        sys.exit(130)
+        _end_interrupted()
 
 
 def _run(config: Config, sweep_dir: str | None) -> None:
@@ -85,6 +81,19 @@ def _run(config: Config, sweep_dir: str | None) -> None:
         pipeline.run(config, run_dir, labels=labels)
 
 
+def _sweep_dir() -> str | None:
+    """Return the directory of the sweep that the command runs, if it runs one."""
+    return HydraConfig.get().sweep.dir if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN else None
+
+
+def _end_interrupted() -> NoReturn:
+    """End a command that Ctrl-C, or a scheduler's stop, has interrupted."""
+    print("\nInterrupted. Finished work is in the store; the same command continues from there.", file=sys.stderr)
+    if sweep_dir := _sweep_dir():
+        print(f"A report of what is finished: bitsure report {shlex.quote(sweep_dir)}", file=sys.stderr)
+    sys.exit(130)
+
+
 def _overrides() -> list[str]:
     """Return the command's overrides as they were given; those of OmegaConf's list have what their `${…}` stands for."""
     given: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)
@@ -97,5 +106,8 @@ if __name__ == "__main__":
         check_file_names([os.getcwd(), *sys.argv[1:], os.environ.get("BITSURE_STORE", "")])
     except UserError as wrong_name:
         sys.exit(f"Error: {wrong_name}")
-    with hydra_errors.sentences():
-        main()
+    try:
+        with hydra_errors.sentences():
+            main()
+    except KeyboardInterrupt:  # while Hydra composes, and between a sweep's cells
+        _end_interrupted()

@@ -178,6 +178,28 @@ def test_what_was_finished_before_a_kill_is_picked_up(bitsure, tiny, tmp_path, k
     assert not any((store / "unfinished").glob("*.jsonl"))
 
 
+INTERRUPTED_BETWEEN_CELLS = """
+import sys
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+compose = ConfigLoaderImpl.load_sweep_config
+
+def interrupted(*arguments):
+    if sys._getframe(1).f_code.co_name == "launch":
+        raise KeyboardInterrupt
+    return compose(*arguments)
+
+ConfigLoaderImpl.load_sweep_config = interrupted
+"""
+
+
+def test_an_interrupt_between_cells_is_said_in_words(bitsure, tiny, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED_BETWEEN_CELLS)
+    stopped = bitsure("-m", *tiny, "quant=rtn3,rtn4", environment={"PYTHONPATH": python_path(tmp_path)})
+    assert stopped.returncode == 130 and "the same command continues from there" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+
+
 @pytest.mark.slow
 @needs_shared
 def test_real_tasks_on_real_weights_of_awkward_widths(bitsure, tmp_path):
