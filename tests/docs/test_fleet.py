@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bitsure.config.paths import PROJECT
+from bitsure.quantize import plan
 from bitsure.sweep.launch import printed_plan
 from bitsure.sweep.launch.callback import is_elsewhere
 from bitsure.sweep.launch.composing import compose_cells
@@ -47,6 +48,7 @@ def mirror(tmp_path_factory):
 def here(mirror, own_tasks, tmp_path, monkeypatch):
     """A function that puts what is here in the place of what a command names; the stand-ins are up until the test ends."""
     install_vllm(monkeypatch)
+    monkeypatch.setattr(plan, "installed_version", lambda library: "1.0")  # a plan imports none of the quantizers' libraries
     monkeypatch.setenv("BITSURE_STORE", str(tmp_path / "store"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "calib.txt").write_text("A cat and a dog. " * 20_000)

@@ -18,7 +18,7 @@ def logged_or_quoted(log: logging.Logger, whose: str, error: BaseException) -> s
     Returns:
         That the run's log has it; the error itself in one line where there is no such log.
     """
-    log.info("%s's own error", whose, exc_info=error)
+    log.info("the error of %s", whose, exc_info=error)
     if log.isEnabledFor(logging.INFO):
         return "The run's log has its own error."
     return f"Its own error: {in_one_line(error).rstrip('.')}."
