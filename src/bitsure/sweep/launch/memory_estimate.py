@@ -80,7 +80,8 @@ def _hessians(layers: Mapping[str, Sequence[int]], plan: Plan) -> tuple[int, int
     """Return the bytes of the Hessians that are measured in one pass, and of those and of weights while these are rounded.
 
     Args:
-        layers: The shapes (out, in) of a block's layers. Those of one module that read the same width are rounded as one.
+        layers: The shapes (out, in) of a block's layers. Those of one module that read the same width are taken for one that is
+            rounded, which leaves out the Hessian of attention's output; experts are taken as if all were measured at once.
         plan: How they are quantized.
     """
     from bitsure.config.quantizers import Rounded
@@ -93,7 +94,7 @@ def _hessians(layers: Mapping[str, Sequence[int]], plan: Plan) -> tuple[int, int
     measured = sum(squares) if at_once else max(squares)
     rounded = [
         (measured if at_once else width**2)
-        + max((of - 1) * width**2 + weights * out * width for of, weights in (FACTORED, ROUNDED))
+        + max((hessians - 1) * width**2 + weights * out * width for hessians, weights in (FACTORED, ROUNDED))
         for (_, width), out in rows.items()
     ]
     return FLOAT * measured, FLOAT * max(rounded)
