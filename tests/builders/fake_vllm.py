@@ -30,6 +30,10 @@ class VllmCalls:
     models: list[dict] = field(default_factory=list)
     configs: list[dict] = field(default_factory=list)  # of the models
     prompts: list[list[list[int]]] = field(default_factory=list)
+    stopped: int = 0  # models
+
+    def stop(self) -> None:
+        self.stopped += 1
 
 
 def install_vllm(monkeypatch, **settings) -> VllmCalls:
@@ -55,7 +59,7 @@ def install_vllm(monkeypatch, **settings) -> VllmCalls:
                     distributed_executor_backend=given["distributed_executor_backend"],
                 ),
             )
-            self.llm_engine = SimpleNamespace(vllm_config=config)
+            self.llm_engine = SimpleNamespace(vllm_config=config, engine_core=SimpleNamespace(shutdown=calls.stop))
             self.logprobs = _logprobs_of(given["model"]) if calls.runs_weights else calls.logprobs
 
         def generate(self, prompts, settings, use_tqdm):

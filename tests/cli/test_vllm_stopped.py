@@ -30,13 +30,13 @@ SETTINGS = ["scoring.engine=vllm", "scoring.vllm.eager=true", f"scoring.vllm.que
 class Command:
     """main.py on the pocket Llama by vLLM, as a shell runs it: in a process group of its own, in which Ctrl-C reaches all."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *others: str) -> None:
         write_task(folder / "tasks", "quick", questions=10, length=20)
         write_task(folder / "tasks", "slow", questions=30, length=200)
         self.folder, self.store, self.run, self._out = folder, folder / "store", folder / "run", folder / "out"
         given = ["model=pocket-llama-1m", "quant=none", f"task.include_path={folder / 'tasks'}", "task.names=[quick,slow]"]
         given += ["tracking.mode=disabled", "metric.resamples=100", f"hydra.run.dir={self.run}"]
-        self._words = [sys.executable, str(PROJECT / "main.py"), *given, *SETTINGS]
+        self._words = [sys.executable, str(PROJECT / "main.py"), *others, *given, *SETTINGS]
         self._own = VARIABLES | {"BITSURE_STORE": str(self.store), "HF_HUB_OFFLINE": "1", "HOME": str(folder)}
 
     def start(self, **variables: str) -> subprocess.Popen:
@@ -83,3 +83,8 @@ def test_a_stopped_run_leaves_no_process_and_goes_on_where_it_was(stop, expected
     records = stopped.finish()
     assert f"slow: {kept} choices and answers were scored before" in (stopped.run / "main.log").read_text()
     assert records == expected
+
+
+def test_a_cell_of_a_sweep_ends_and_its_processes_with_it(tmp_path):
+    sweep = Command(tmp_path, "-m", f"hydra.sweep.dir={tmp_path / 'sweep'}").start()
+    assert sweep.wait(MOST) == 0, (tmp_path / "out").read_text()

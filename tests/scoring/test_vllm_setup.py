@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing.util
 import re
 from pathlib import Path
 from unittest.mock import Mock
@@ -80,6 +82,22 @@ def test_vllm_gets_the_settings_and_its_log_probabilities_are_the_scores(engine_
     assert (origin.url, origin.name, origin.in_process, origin.context) == ("vLLM 0.32.0", tiny_model.name, True, 128)
     assert origin.nondeterminism == 0 and origin.inconsistency == pytest.approx(0)
     assert origin.stated["executor"] == "ray" and origin.stated["dtype"] == "float32"
+
+
+def test_vllm_is_stopped_before_a_process_waits_for_its_children(engine_of, monkeypatch):
+    calls = install_vllm(monkeypatch)
+    engine = engine_of()
+    assert calls.stopped == 0
+    multiprocessing.util._run_finalizers(0)  # what a process of multiprocessing does before that
+    assert calls.stopped == 1
+    del engine
+
+
+def test_an_engine_that_is_gone_has_stopped_vllm(engine_of, monkeypatch):
+    calls = install_vllm(monkeypatch)
+    engine_of()
+    gc.collect()
+    assert calls.stopped == 1
 
 
 def test_a_run_that_stops_keeps_all_but_the_questions_under_way(engine_of, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,8 @@ class VllmProgram(CompletionService):
                 enforce_eager=settings.eager,
                 seed=0,
             )
+        # The process of a sweep's cell waits for its children without the exit handlers by which vLLM would end its own.
+        Finalize(self, self._llm.llm_engine.engine_core.shutdown, exitpriority=0)
 
     @contextmanager
     def _failures_refused(self) -> Iterator[None]:
