@@ -48,7 +48,11 @@ def test_sharing_that_fails_on_long_inputs_is_left_out(model, monkeypatch, caplo
     engine.budget.probed = True
     with caplog.at_level(logging.INFO):
         results = engine.score(some_requests(10))
-    assert "it ends with IndexError: no such position" in caplog.text and len(results) == 14
+    assert (
+        "the model's code fails on these inputs" in caplog.text
+        and "IndexError: no such position" in caplog.text
+        and len(results) == 14
+    )
 
 
 @pytest.mark.parametrize("length", [50, 180, 400])
