@@ -107,7 +107,7 @@ COMPOSED = sorted({settings for _, words in SHELL if (settings := settings_of(wo
 def test_settings_in_the_documents_exist_and_have_allowed_values(name, places):
     commands = [overrides for of, overrides in COMPOSED if of == name]
     unknown = [option for overrides in commands for option in unknown_options(overrides)]
-    assert composed(name, set(map(first_cell, commands)))[1] + unknown == []
+    assert composed(name, sorted(set(map(first_cell, commands))))[1] + unknown == []
 
 
 def test_a_misspelt_setting_is_an_error():
@@ -125,7 +125,7 @@ def test_a_recipe_that_no_command_writes_is_an_error(places):
 def test_commands_on_the_embedded_models_pass_the_dry_run(places, monkeypatch):
     monkeypatch.setenv("BITSURE_STORE", "store")
     here = [settings for block, words in SHELL if not block.needs and (settings := settings_of(words))]
-    cells, _ = composed("config", {first_cell(overrides) for name, overrides in here if name == "config"})
+    cells, _ = composed("config", sorted({first_cell(overrides) for name, overrides in here if name == "config"}))
     embedded = [
         cell
         for cell in cells

@@ -16,6 +16,8 @@ from tests.builders.sweep_commands import command
 
 SWEEPS = sorted((PROJECT / "sweeps").glob("*.yaml"))
 CELLS = [
+    [],
+    ["quant=gptq4"],  # what it is without: the second composition has all that the first had
     ["model=pocket-300k", "quant=gptq4", "calib=pocket"],
     ["model=pocket-300k", "quant=gptq4", "calib=random"],
     ["model=pocket-1m", "quant=rotate-w4a4", "calib=story"],

@@ -32,7 +32,7 @@ class ReadOnceLoader(ConfigLoaderImpl):
         super().__init__(loader.get_search_path())
         self._read: dict[str, ConfigResult | None] = {}
         self._beginning: list[ResultDefault] | None = None  # of all lists of defaults so far
-        self._merged = DictConfig({})
+        self._merged: DictConfig | None = None  # the beginning, once a second composition needs it
 
     @override
     def _parse_overrides_and_create_caching_repo(
@@ -50,7 +50,7 @@ class ReadOnceLoader(ConfigLoaderImpl):
             self._beginning = list(defaults)
             return super()._compose_config_from_defaults_list(defaults, repo)
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self._beginning, defaults, strict=False)))
-        if same < len(self._beginning):
+        if self._merged is None or same < len(self._beginning):
             self._beginning = defaults[:same]
             self._merged = super()._compose_config_from_defaults_list(self._beginning, repo)
         return super()._compose_config_from_defaults_list([BEGINNING, *defaults[same:]], repo)
