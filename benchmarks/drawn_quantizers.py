@@ -140,9 +140,11 @@ def _conditions(cell: CellResult) -> str:
     texts = [task for task in cell.tasks if task.startswith(TEXT)]
     first = f"{limit:,}" if limit and limit >= 1 else f"{limit or 1:.0%} of the"
     asked = ", ".join(tasks) + (f" (the first {first} questions of each)" if limit else "")
-    *_, n, unit = token_mean("kl_divergence", cell) if texts else (0, "")
-    tokens = f", the first {cell.config['text']['limit']:,} tokens" if cell.config["text"]["limit"] else ""
-    scored = [asked] * bool(tasks) + [f"{', '.join(texts)}{tokens} ({n} {unit}s)"] * bool(texts)
+    scored = [asked] * bool(tasks)
+    if texts:
+        *_, n, unit = token_mean("kl_divergence", cell)
+        tokens = f", the first {cell.config['text']['limit']:,} tokens" if cell.config["text"]["limit"] else ""
+        scored.append(f"{', '.join(texts)}{tokens} ({n} {unit}s)")
     windows = f"{calib['nsamples']} × {calib['seqlen']} tokens of `{calib['name']}`"
     return f"{cell.model_name}: {'; '.join(scored)}; calibrated on {windows}"
 

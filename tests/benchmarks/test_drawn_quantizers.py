@@ -115,6 +115,15 @@ def test_cells_without_a_text_or_a_size_leave_a_blank_and_limits_are_in_words(sw
     assert "the first 1,000,000 questions" in drawn_tables(million, PAIR)[2]
 
 
+def test_a_sweep_that_scores_no_text_has_questions_alone(sweep):
+    cells = []
+    for cell in read_cells(sweep):
+        settings = {name: group for name, group in cell.config.items() if name != "text"}  # as such a run writes it
+        cells.append(replace(cell, config=settings, metrics={"task_0": cell.metrics["task_0"]}))
+    lines = drawn_tables(cells, PAIR)
+    assert "task_0 (the first 300 questions of each); calibrated on 32 × 128 tokens" in lines[2]
+
+
 def test_verdicts_are_adjusted_for_the_number_of_pairs_that_are_judged():
     def effect(p: float, seeds: int = 5) -> Effect:
         return Effect(0.1, 0.01, 0.19, seeds, p)
