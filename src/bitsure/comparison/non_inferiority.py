@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from bitsure.comparison import verdict_words as words
 from bitsure.comparison.differences import was_compared
 from bitsure.comparison.judgement import Judgement, can_decide, holm_levels, judge_losses
 from bitsure.comparison.losses import is_above_guessing, mean_losses, task_losses
 from bitsure.comparison.noise_verdict import against_noise
+from bitsure.comparison.settling import questions_left, what_settles
 from bitsure.config.derived_tasks import is_repetition
 from bitsure.config.metric import MetricSettings
 from bitsure.config.schema import VerdictSettings
@@ -77,7 +77,7 @@ def judge(
     return Verdict(
         verdict=overall.verdict,
         sentence=words.answer(overall, losses.keys(), baseline),
-        settles=words.what_settles(overall, losses.keys(), _not_asked(part, questions or {})),
+        settles=what_settles(overall, losses.keys(), questions_left(part, questions or {})),
         margins=overall.margins,
         n=overall.n,
         excluded=excluded,
@@ -88,15 +88,6 @@ def judge(
         noise_control=around or None,
         tasks={task: _task_verdict(task, values, judged.get(task), excluded.get(task)) for task, values in tasks.items()},
     )
-
-
-def _not_asked(tasks: Collection[str], questions: Mapping[str, QuestionCount]) -> words.QuestionsLeft | None:
-    """Return how many questions tasks have that were not asked; None where that is not known of one of them."""
-    if not all(task in questions for task in tasks):
-        return None
-    left = {task: questions[task].available - questions[task].asked for task in tasks}
-    times = min((left[task] / max(1, questions[task].asked) for task in tasks), default=0)
-    return words.QuestionsLeft(sum(left.values()), math.floor(times * sum(questions[task].asked for task in tasks)))
 
 
 def _task_verdict(

@@ -14,7 +14,7 @@ from bitsure.base.errors import UserError
 from bitsure.comparison.changes import renumbered
 from bitsure.comparison.choosing import TaskLosses
 from bitsure.comparison.losses import is_above_guessing
-from bitsure.comparison.verdict_words import LABELS
+from bitsure.comparison.verdict_labels import LABELS
 from bitsure.config.derived_tasks import is_repetition
 from bitsure.metrics.metric_names import MACRO
 from bitsure.results.verdict import Decision

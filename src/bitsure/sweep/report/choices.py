@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from bitsure.comparison.choosing import CandidateVerdict, QuantizerChoice, choose
-from bitsure.comparison.verdict_words import question_count, question_range, signed_change
+from bitsure.comparison.settling import question_count, question_range
+from bitsure.comparison.verdict_words import signed_change
 from bitsure.config.metric import MetricSettings
 from bitsure.metrics.estimation import FEWEST
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR, NOT_JUDGED, UNDECIDED, Decision
