@@ -59,6 +59,7 @@ class ReadOnceLoader(ConfigLoaderImpl):
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         # Hydra merges other settings into what is returned, which has to be a copy.
         if default is BEGINNING:
+            assert self._merged is not None, "it stands for what was composed"
             return ConfigResult("bitsure", "", deepcopy(self._merged), {"package": None})
         assert isinstance(repo, CachingConfigRepository) and default.config_path is not None
         result, copies = repo.load_config(default.config_path), copy(repo)
