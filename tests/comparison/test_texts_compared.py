@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from bitsure.comparison import compare
 from bitsure.comparison.non_inferiority import judge
 from bitsure.comparison.text_differences import perplexity_ratios
 from bitsure.metrics import measure
+from bitsure.records.record import Record
 from bitsure.records.text_units import text_units
 from bitsure.results import Difference
+from tests.builders.records import record
 from tests.builders.settings import MARGINS, METRIC
 from tests.builders.texts import MADE_FROM, TASK, token_rows
 
@@ -92,6 +95,23 @@ def test_models_with_other_tokenizers_are_compared_in_bits_per_byte_alone(rows):
     with pytest.raises(UserError, match=r"the targets differ.* another tokenizer cut its windows"):
         windows = [token_rows([0] * n, [0] * n) for n in (4, 5)]
         compare(*(text_units(side, MADE_FROM) for side in windows), METRIC)
+
+
+def test_texts_of_logs_which_do_not_count_tokens_have_numbers_of_words_and_bytes_alone():
+    sides = [[page(i, logprob) for i in range(N)] for logprob in (-10.0, -12.0)]
+    values = measure(sides[0], METRIC)["pages"]
+    assert {name: of_metric.value for name, of_metric in values.items()} == pytest.approx(
+        {"word_perplexity": math.exp(10 / 4), "byte_perplexity": math.exp(10 / 20), "bits_per_byte": 10 / 20 / math.log(2)}
+    )
+    compared = compare(*sides, METRIC)
+    assert compared["pages"]["bits_per_byte"].value == pytest.approx(2 / 20 / math.log(2))
+    assert "nll" not in compared["pages"]
+    assert "does not count tokens" in judge(compared, MARGINS, METRIC).tasks["pages"].sentence
+
+
+def page(i: int, logprob: float) -> Record:
+    counts = {"words": 4, "bytes": 20, "choice_tokens": None, "token_logprobs": None}
+    return replace(record([logprob], doc_id=i, task="pages", choices=["a page"]), **counts)
 
 
 def test_a_text_that_was_cut_otherwise_is_not_compared(rows):

@@ -42,8 +42,9 @@ def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, a
     """Return every difference on one task without choices.
 
     The NLL has a paired t-test. For texts, whose NLL is one sum over another, it tests what each text adds to the difference
-    (linearized: Cochran 1977, section 6.4). Texts that were cut into windows also have the ratio of the perplexities and the
-    correlation of the tokens' NLL, and how far full precision is below the NLL of guessing, where its vocabulary is known.
+    (linearized: Cochran 1977, section 6.4); texts of logs, which do not count tokens, have none. Texts that were cut into windows
+    also have the ratio of the perplexities and the correlation of the tokens' NLL, and how far full precision is below the NLL
+    of guessing, where its vocabulary is known.
 
     Args:
         before: The task's records of full precision.
@@ -60,9 +61,10 @@ def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, a
         fields = {key: getattr(point_estimate, key) for key in FORECAST} if name in JUDGED else {}
         difference = summarize(Difference, point_estimate, len(full), resampling, level, baseline=was, quantized=now, **fields)
         results[name] = with_test(difference, z_test(point_estimate, level))
-    (now, now_influence), (was, was_influence) = (metrics["nll"].value_and_influence(side) for side in (quantized, full))
-    changes = now - was + now_influence - was_influence
-    results["nll"] = with_test(results["nll"], paired_t_test(changes, None, resampling.clusters, level, alpha))
+    if "nll" in metrics:
+        (now, now_influence), (was, was_influence) = (metrics["nll"].value_and_influence(side) for side in (quantized, full))
+        changes = now - was + now_influence - was_influence
+        results["nll"] = with_test(results["nll"], paired_t_test(changes, None, resampling.clusters, level, alpha))
     if full.bytes is None:
         _add_flips(results, AnswerPairs(full, quantized), resampling, level)
         changes = quantized.true_label_prob - full.true_label_prob

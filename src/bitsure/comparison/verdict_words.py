@@ -125,6 +125,8 @@ def exclusion(values: Mapping[str, Difference], baseline: str) -> str:
         return OPEN
     above, accuracy = values.get(BASELINE_ABOVE_GUESSING), values.get("accuracy")
     if above is None or accuracy is None:
+        if "word_perplexity" in values:
+            return "Its log does not count tokens, and the margin of a text is one of the NLL of a token"
         if BITS_PER_BYTE in values:
             return "The two models have other tokenizers: bits per byte alone are compared, and have no margin"
         first, second = (values[name].value for name in (ONLY_BASELINE, ONLY_QUANTIZED))

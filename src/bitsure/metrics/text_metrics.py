@@ -80,8 +80,8 @@ def text_metrics(texts: TextSet) -> dict[str, SumStatistic[TextSet]]:
     """Return the metrics that exist for some texts.
 
     Continuations have accuracy (by greedy decoding), the probability of the right one, NLL and perplexity of each as a whole.
-    Texts have NLL and perplexity of a token, perplexities of a word and a byte where words are counted, and bits per byte: sums
-    over sums, so that long texts count for more, as in the harness.
+    Texts have NLL and perplexity of a token where tokens are counted, perplexities of a word and a byte where words are, and
+    bits per byte: sums over sums, so that long texts count for more, as in the harness.
     """
     if texts.bytes is None:
         return {
@@ -90,7 +90,10 @@ def text_metrics(texts: TextSet) -> dict[str, SumStatistic[TextSet]]:
             "nll": mean(lambda t: t.nll, least=0.0),
             "perplexity": _nll_per(lambda t: np.ones(len(t)), np.exp),
         }
-    metrics = {"nll": _nll_per(lambda t: t.tokens), "perplexity": _nll_per(lambda t: t.tokens, np.exp)}
+    metrics = {}
+    if texts.tokens is not None:
+        metrics["nll"] = _nll_per(lambda t: t.tokens)
+        metrics["perplexity"] = _nll_per(lambda t: t.tokens, np.exp)
     if texts.words is not None:
         metrics["word_perplexity"] = _nll_per(lambda t: t.words, np.exp)
         metrics["byte_perplexity"] = _nll_per(lambda t: t.bytes, np.exp)
@@ -115,7 +118,7 @@ def _nll_per(
 
     def features(texts: TextSet) -> FloatArray:
         units = unit(texts)
-        assert units is not None  # records of whole texts count them
+        assert units is not None  # there is no such metric where they are not counted
         return np.stack([texts.nll, units], axis=1)
 
     kind: IntervalKind = "log_mean" if function is np.exp else "mean"
