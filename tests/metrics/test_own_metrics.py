@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ import pytest
 from bitsure.base.errors import UserError
 from bitsure.comparison import compare
 from bitsure.metrics import measure
-from bitsure.metrics.own_metrics import check_own_metrics
+from bitsure.metrics.own_metrics import check_own_metrics, code_hashes
 from tests.builders.answers import paired_runs
 from tests.builders.settings import METRIC
 
 CODE = """
+from functools import partial
+
 import numpy as np
 
 from bitsure.metrics import SumStatistic, mean
@@ -52,6 +55,17 @@ def nothing_known(questions):
     return np.full(len(questions), np.nan)
 
 
+def times(questions, factor):
+    return factor * questions.confidence
+
+
+class Times:
+    def __call__(self, questions):
+        return times(questions, 2)
+
+
+a_partial = partial(times, factor=2)
+an_object = Times()
 NO_FUNCTION = 1
 """
 
@@ -87,6 +101,12 @@ def test_a_statistic_or_a_list_will_do():
     values = measure(full, settings(wrong="largest_confidence_of_wrong_answers", one="a_list"))["t"]
     assert values["wrong"].value == values["confidence_wrong"].value and values["wrong"].n == values["confidence_wrong"].n
     assert values["one"].value == 1
+
+
+def test_provenance_has_the_hash_of_the_code_of_whatever_can_be_called():
+    names = {name: name for name in ("double_confidence", "a_partial", "an_object")}
+    check_own_metrics(settings(**names))
+    assert code_hashes(settings(**names)) == dict.fromkeys(names, hashlib.sha256(CODE.encode()).hexdigest())
 
 
 @pytest.mark.parametrize("n", [20, 60])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -42,8 +43,14 @@ def own_metrics(settings: MetricSettings, *models: QuestionSet) -> dict[str, Sta
 
 def code_hashes(settings: MetricSettings) -> dict[str, str]:
     """Return the SHA-256 of the file that each own metric's function stands in, by the metric's name."""
-    files = {name: inspect.getsourcefile(import_named(path, f"metric.own.{name}")) for name, path in settings.own.items()}
+    files = {name: _source_file(_import(name, path), path) for name, path in settings.own.items()}
     return {name: hash_file(Path(file)) for name, file in files.items() if file}
+
+
+def _source_file(metric: Metric, path: str) -> str | None:
+    """Return the file of a function; of anything else that can be called, such as a partial, that of the module that names it."""
+    has_file = inspect.isfunction(metric) or inspect.isclass(metric)
+    return inspect.getsourcefile(metric if has_file else import_module(path.rpartition(".")[0]))
 
 
 def check_own_metrics(settings: MetricSettings) -> None:
