@@ -42,9 +42,9 @@ def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, a
     """Return every difference on one task without choices.
 
     The NLL has a paired t-test. For texts, whose NLL is one sum over another, it tests what each text adds to the difference
-    (linearized: Cochran 1977, section 6.4); texts of logs, which do not count tokens, have none. Texts that were cut into windows
-    also have the ratio of the perplexities and the correlation of the tokens' NLL, and how far full precision is below the NLL
-    of guessing, where its vocabulary is known.
+    (linearized: Cochran 1977, section 6.4); texts of logs, which do not count tokens, have none. Texts that were cut into
+    windows also have the ratio of the perplexities and the correlation of the tokens' NLL, and how far full precision is below
+    the NLL of guessing, where its vocabulary is known.
 
     Args:
         before: The task's records of full precision.

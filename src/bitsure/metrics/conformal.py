@@ -39,16 +39,14 @@ class AnswerSets:
     @cached_property
     def size(self) -> FloatArray:
         """The number of choices in the set, in [0, K]."""
-        return _sizes(self.questions, self.least)
+        inside = self.questions.p >= self.questions.spread(self.least) - ROUNDING
+        sizes: FloatArray = np.add.reduceat(inside.astype(float), self.questions.starts[:-1])
+        return sizes
 
     @cached_property
     def correct(self) -> FloatArray:
         """1.0 where the set holds a right choice, else 0.0."""
-        return _covered(self.questions, self.least)
-
-    def at_same_thresholds(self, questions: QuestionSet) -> AnswerSets:
-        """Return the sets of another model's answers to the same questions."""
-        return replace(self, questions=questions)
+        return np.asarray(_most_probable_right(self.questions) >= self.least - ROUNDING, dtype=float)
 
 
 def answer_sets(questions: QuestionSet, fold: IntArray, clusters: IntArray | None) -> AnswerSets:
@@ -108,13 +106,3 @@ def set_metrics() -> dict[str, SumStatistic[AnswerSets]]:
 
 def _most_probable_right(questions: QuestionSet) -> FloatArray:
     return np.maximum.reduceat(np.where(questions.gold, questions.p, 0.0), questions.starts[:-1])
-
-
-def _covered(questions: QuestionSet, least: FloatArray) -> FloatArray:
-    return np.asarray(_most_probable_right(questions) >= least - ROUNDING, dtype=float)
-
-
-def _sizes(questions: QuestionSet, least: FloatArray) -> FloatArray:
-    inside = questions.p >= questions.spread(least) - ROUNDING
-    sizes: FloatArray = np.add.reduceat(inside.astype(float), questions.starts[:-1])
-    return sizes

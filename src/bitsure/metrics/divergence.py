@@ -130,14 +130,15 @@ def answer_divergence(before: pa.Table, after: pa.Table) -> AnswerDivergence:
         before: Full precision's rows under `bitsure.records.answer_units.ANSWER_UNITS_SCHEMA`.
         after: The quantized model's, of the same questions in the same order.
     """
+    same_answer = _equal(before, after, "filtered")
     return AnswerDivergence(
         full=_lists(before, "answer_tokens"),
         quantized=_lists(after, "answer_tokens"),
         margins=_lists(before, "margins"),
         logprobs=(_logprobs(before), _logprobs(after)),
         same_text=_equal(before, after, "answer"),
-        same_answer=_equal(before, after, "filtered"),
-        nothing=_equal(before, after, "filtered") * np.array([text == NOTHING for text in after["filtered"].to_pylist()]),
+        same_answer=same_answer,
+        nothing=same_answer * np.array([text == NOTHING for text in after["filtered"].to_pylist()]),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bitsure.metrics.arrays import FloatArray, IntArray
+from bitsure.metrics.bootstrap import t_quantile
 from bitsure.metrics.point_estimate import score_interval
 from bitsure.metrics.question_pairs import AnswerPairs
 from bitsure.metrics.significance import SignificanceTest
@@ -82,11 +83,9 @@ def agresti_min(pairs: AnswerPairs[Any], level: float) -> tuple[float, float]:
 
     Reference: Agresti & Min 2005.
     """
-    from scipy.stats import norm
-
     n, lost, won = len(pairs) + 2, pairs.lost.sum() + 0.5, pairs.won.sum() + 0.5
     middle = (won - lost) / n
-    half = norm.ppf((1 + level) / 2) * math.sqrt(won + lost - (won - lost) ** 2 / n) / n
+    half = t_quantile(math.inf, level) * math.sqrt(won + lost - (won - lost) ** 2 / n) / n
     return float(middle - half), float(middle + half)
 
 

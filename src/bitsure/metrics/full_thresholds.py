@@ -72,7 +72,7 @@ def at_full_thresholds(pairs: QuestionPairs, sets: AnswerSets) -> tuple[Threshol
     thresholds = deferral_thresholds(full, pairs.fold, SHARES)
     return (
         ThresholdedAnswers(sets, full[:, None] < thresholds),
-        ThresholdedAnswers(sets.at_same_thresholds(pairs.quantized), quantized[:, None] < thresholds),
+        ThresholdedAnswers(AnswerSets(pairs.quantized, sets.least), quantized[:, None] < thresholds),
     )
 
 

@@ -71,12 +71,8 @@ def estimator_performance(
         draws: How often right answers are drawn.
         seed: Seed of the draws.
     """
-    n = len(questions)
-    rng, expected = (
-        np.random.default_rng(seed),
-        ExpectedAnswers(questions.confidence, truth[np.arange(n), questions.prediction]),
-    )
-    by_name = estimators(bins)
+    n, rng, by_name = len(questions), np.random.default_rng(seed), estimators(bins)
+    expected = ExpectedAnswers(questions.confidence, truth[np.arange(n), questions.prediction])
     estimates: dict[str, list[float]] = {name: [] for name in by_name}
     edges = truth.cumsum(1)[:, :-1]
     for _ in range(draws):

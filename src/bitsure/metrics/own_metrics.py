@@ -48,7 +48,7 @@ def code_hashes(settings: MetricSettings) -> dict[str, str]:
 
 
 def _source_file(metric: Metric, path: str) -> str | None:
-    """Return the file of a function; of anything else that can be called, such as a partial, that of the module that names it."""
+    """Return the file of a function; of another object that can be called, such as a partial, that of the module naming it."""
     has_file = inspect.isfunction(metric) or inspect.isclass(metric)
     return inspect.getsourcefile(metric if has_file else import_module(path.rpartition(".")[0]))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -126,7 +126,7 @@ def _change(measured: MeasuredParts, model: str, level: float) -> tuple[float | 
     if not measured.true_label_probs:
         return None, None
     full, own = (np.array(measured.true_label_probs[name]) for name in (FULL, model))
-    statistic = replace(mean(lambda changes: changes), least=-1.0, most=1.0)
+    statistic = mean(lambda changes: changes, least=-1.0, most=1.0)
     estimated = estimate({"": statistic}, own - full, None, _question_clusters(measured))[""]
     return estimated.value, _finite(estimated.interval(level))
 

@@ -23,8 +23,7 @@ class Auroc(Statistic[QuestionSet]):
     """
 
     interval: IntervalKind = "influence"
-    least: float = 0.0
-    most: float = 1.0
+    least, most = 0.0, 1.0
 
     def value_and_influence(self, questions: QuestionSet) -> tuple[float, FloatArray]:
         """Return the area, and each question's placement among those of the other kind (DeLong et al. 1988)."""
@@ -50,9 +49,7 @@ class Aurc(Statistic[QuestionSet]):
     """
 
     excess: bool = False
-    interval: IntervalKind = "influence"
-    least: float = 0.0
-    most: float = 1.0
+    interval, least, most = "influence", 0.0, 1.0
 
     def value_and_influence(self, questions: QuestionSet) -> tuple[float, FloatArray]:
         """Return the area and its derivative by each question's weight.

@@ -106,7 +106,6 @@ def cluster_robust_t_test(
     error = math.sqrt(groups / (groups - 1)) * standard_error(difference - middle, clusters)
     if error <= LEAST_DEVIATION:
         return SignificanceTest(test, None, 1.0, COHENS_D_Z, None, None), (middle, middle)
-    half = float(t.ppf((1 + level) / 2, groups - 1)) * error
     d_z, d_z_error = standardized(middle, difference - middle, clusters)
     interval = _effect_interval(bootstrap.normal_interval(d_z, d_z_error, level), groups)
     result = SignificanceTest(
@@ -118,7 +117,7 @@ def cluster_robust_t_test(
         effect_size_ci=interval,
         smallest_detectable=_detectable_errors(alpha, groups - 1) * error,
     )
-    return result, (middle - half, middle + half)
+    return result, bootstrap.t_interval(middle, error, groups - 1, level)
 
 
 def z_test(estimate: PointEstimate, level: float) -> SignificanceTest | None:

@@ -13,9 +13,9 @@ import numpy as np
 from bitsure.metrics.arrays import BoolArray, Features, FloatArray, IntArray
 from bitsure.metrics.leave_one_out import leave_one_out_influence
 
-S = TypeVar(
-    "S", bound=Sized, contravariant=True
-)  # a set of n questions, of texts, or of pairs of them: it has a length and arrays of it
+S = TypeVar("S", bound=Sized, contravariant=True)
+"""A set of n questions, of texts, or of pairs of them: it has a length, and arrays of that length."""
+
 IntervalKind: TypeAlias = Literal[
     "mean",  # of a mean or a ratio of sums: t below FEWEST questions, percentile bootstrap from there on
     "log_mean",  # of the exponential of such a number: likewise, with t on the logarithm

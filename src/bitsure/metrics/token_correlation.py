@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from bitsure.metrics.arrays import FloatArray, IntArray
+from bitsure.metrics.arrays import FloatArray
 from bitsure.metrics.statistic import SumStatistic
+from bitsure.records.record import flat_column
+from bitsure.records.text_units import token_column
 
 
 @dataclass(frozen=True)
@@ -28,17 +30,10 @@ class TokenMoments:
 
 def token_moments(before: pa.Table, after: pa.Table) -> TokenMoments:
     """Return the sums for the records of one text's documents or windows as two models scored them, in the same order."""
-    (x, starts), (y, _) = (_token_nlls(side) for side in (before, after))
+    x, y = (-token_column(side, "token_logprobs").astype(np.float64) for side in (before, after))
     x, y = x - x.mean(), y - y.mean()
     terms = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)
-    return TokenMoments(np.add.reduceat(terms, starts[:-1], axis=0))
-
-
-def _token_nlls(records: pa.Table) -> tuple[FloatArray, IntArray]:
-    """Return the NLL of every token, nats, and where each row's tokens start, with the end as the last."""
-    lists = records["token_logprobs"].combine_chunks().flatten()
-    starts = lists.offsets.to_numpy()
-    return -lists.flatten().to_numpy().astype(np.float64), starts - starts[0]
+    return TokenMoments(np.add.reduceat(terms, flat_column(before, "tokens")[1][:-1], axis=0))
 
 
 def token_correlation() -> SumStatistic[TokenMoments]:
