@@ -22,7 +22,7 @@ from bitsure.metrics.pair_metrics import flip_metrics
 from bitsure.metrics.point_estimate import PointEstimate
 from bitsure.metrics.preference import preference_metrics, preferences
 from bitsure.metrics.resampling import Resampling
-from bitsure.metrics.run_metrics import summarize
+from bitsure.metrics.task_results import summarize
 from bitsure.metrics.temperature import assign_folds
 from bitsure.metrics.written_answers import WrittenPairs, answer_metrics, answer_set, open_answer_metrics
 from bitsure.records.answer_units import have_other_tokens

@@ -21,8 +21,8 @@ from bitsure.metrics.question_pairs import AnswerPairs, QuestionPairs
 from bitsure.metrics.questions import question_set
 from bitsure.metrics.resampling import Resampling
 from bitsure.metrics.retrieval_metrics import questions_by_place, retrieval_metrics
-from bitsure.metrics.run_metrics import summarize
 from bitsure.metrics.significance import paired_t_test
+from bitsure.metrics.task_results import summarize
 from bitsure.metrics.temperature import assign_folds
 from bitsure.results.measurement import Difference
 

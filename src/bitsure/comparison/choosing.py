@@ -13,7 +13,7 @@ import numpy as np
 
 from bitsure.comparison.questions_needed import Distance, needed_growth
 from bitsure.metrics.arrays import FloatArray, IntArray
-from bitsure.metrics.bootstrap import t_quantile
+from bitsure.metrics.bootstrap import count_units, t_quantile
 from bitsure.metrics.estimation import FEWEST
 from bitsure.results.verdict import INFERIOR, NON_INFERIOR, UNDECIDED, Decision, QuestionsNeeded
 
@@ -35,7 +35,7 @@ class TaskLosses:
     @property
     def units(self) -> int:
         """The number of clusters, or of questions where every one is alone."""
-        return len(self.losses) if self.clusters is None else int(self.clusters.max()) + 1
+        return count_units(len(self.losses), self.clusters)
 
 
 @dataclass(frozen=True)

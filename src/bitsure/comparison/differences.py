@@ -16,7 +16,7 @@ from bitsure.metrics.deferral import cost_of_quantized
 from bitsure.metrics.metric_names import MACRO, NOISE_CONTROL, ONLY_BASELINE, ONLY_QUANTIZED, PRIMARY, QUESTIONS_JOINED
 from bitsure.metrics.multiple_testing import benjamini_hochberg, holm
 from bitsure.metrics.point_estimate import PointEstimate
-from bitsure.metrics.run_metrics import macro_average
+from bitsure.metrics.task_results import macro_average
 from bitsure.records.answer_units import is_open, is_written
 from bitsure.records.joining import Join, join
 from bitsure.records.record import Records, by_task, has_choices, is_text

@@ -25,9 +25,10 @@ from bitsure.metrics.metric_names import (
 from bitsure.metrics.point_estimate import PointEstimate
 from bitsure.metrics.question_pairs import QuestionPairs, TwoModels
 from bitsure.metrics.resampling import Resampling
-from bitsure.metrics.run_metrics import fitted_temperature, summarize
 from bitsure.metrics.significance import z_test
 from bitsure.metrics.statistic import Statistic, SumStatistic
+from bitsure.metrics.task_results import summarize
+from bitsure.metrics.temperature import fitted_temperature
 from bitsure.results.measurement import Difference, Interval
 
 NONE: Mapping[str, Any] = {}

@@ -27,8 +27,8 @@ from bitsure.metrics.pair_metrics import text_pair_metrics
 from bitsure.metrics.point_estimate import LARGEST_EXPONENT
 from bitsure.metrics.question_pairs import AnswerPairs
 from bitsure.metrics.resampling import Resampling
-from bitsure.metrics.run_metrics import summarize
 from bitsure.metrics.significance import paired_t_test, z_test
+from bitsure.metrics.task_results import summarize
 from bitsure.metrics.text_metrics import TextSet, nll_below_guessing, text_metrics, text_set
 from bitsure.metrics.token_correlation import token_correlation, token_moments
 from bitsure.records.record import is_text

@@ -15,8 +15,8 @@ from bitsure.metrics.metric_names import CONFORMAL_SET_SIZE
 from bitsure.metrics.point_estimate import PointEstimate
 from bitsure.metrics.question_pairs import AnswerPairs, QuestionPairs
 from bitsure.metrics.resampling import Resampling
-from bitsure.metrics.run_metrics import summarize
 from bitsure.metrics.set_size_change import set_size_change
+from bitsure.metrics.task_results import summarize
 from bitsure.results.measurement import Difference
 
 

@@ -11,8 +11,8 @@ from bitsure.metrics.estimation import estimate, standard_error
 from bitsure.metrics.fidelity import TOKEN_ERRORS, fidelity_metrics, percentiles, token_pairs
 from bitsure.metrics.next_token import next_token_metrics, scored_tokens
 from bitsure.metrics.resampling import Resampling
-from bitsure.metrics.run_metrics import summarize
 from bitsure.metrics.significance import z_test
+from bitsure.metrics.task_results import summarize
 from bitsure.records.text_units import is_of_written, token_column
 from bitsure.results.measurement import Difference
 

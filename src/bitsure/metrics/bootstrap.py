@@ -42,7 +42,7 @@ def resample_weights(n: int, resamples: int, seed: int, clusters: IntArray | Non
 def _draw(n: int, resamples: int, seed: int, clusters: bytes | None) -> FloatArray:
     rng = np.random.default_rng(seed)
     codes = None if clusters is None else np.frombuffer(clusters, np.int64)
-    units = n if codes is None else int(codes.max()) + 1
+    units = count_units(n, codes)
     most = max(1, DRAWS_AT_ONCE // units)
     weights: FloatArray = np.empty((units, resamples))
     for first in range(0, resamples, most):  # the same distribution as a multinomial, about five times as fast
@@ -53,6 +53,16 @@ def _draw(n: int, resamples: int, seed: int, clusters: bytes | None) -> FloatArr
         weights = weights[codes]
     weights.setflags(write=False)
     return weights
+
+
+def count_units(n: int, clusters: IntArray | None) -> int:
+    """Return how many clusters n questions are in; n if every one is alone.
+
+    Args:
+        n: Number of questions.
+        clusters: Each question's cluster, shape (n,), from 0 without gaps; None if every question is alone.
+    """
+    return n if clusters is None else int(clusters.max()) + 1
 
 
 def percentile_interval(replicates: FloatArray, level: float) -> tuple[float, float]:

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from bitsure.metrics.arrays import FloatArray, IntArray
-from bitsure.metrics.questions import choice_probabilities
 from bitsure.records.record import Records, flat_column, to_table
 
 BINS, RANGES, SCE_BINS = 100, 15, 15
@@ -42,10 +41,13 @@ def kept(records: Records) -> IntArray:
 
 def probabilities(records: pa.Table) -> tuple[FloatArray, IntArray]:
     """Return the choices' probabilities, shape (N, K), and the index of the (first) right choice, shape (N,)."""
+    from scipy.special import softmax
+
     scores, starts = flat_column(records, "choice_logprobs")
     gold, first = flat_column(records, "gold")
     rows = kept(records)
-    return np.array([choice_probabilities(scores[starts[i] : starts[i + 1]]) for i in rows]), gold[first[:-1]][rows]
+    p: FloatArray = softmax(scores[starts[rows, None] + np.arange(starts[1])], axis=1)
+    return p, gold[first[:-1]][rows]
 
 
 def numbers(p: FloatArray, gold: IntArray) -> dict[str, float]:

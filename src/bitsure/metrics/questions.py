@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -176,14 +175,6 @@ def question_set(records: Records, normalization: str = "none") -> QuestionSet:
     is_gold = np.zeros(len(scores), dtype=bool)
     is_gold[np.repeat(starts[:-1], np.diff(first)) + gold] = True
     return QuestionSet(scores, is_gold, starts.astype(np.int64), _fixed_choices(table))
-
-
-def choice_probabilities(choice_logprobs: Sequence[float] | FloatArray) -> FloatArray:
-    """Return the softmax over one question's choices of their log-probabilities (nats), shape (K,)."""
-    z = np.asarray(choice_logprobs, dtype=float)
-    weights = np.exp(z - z.max())
-    probabilities: FloatArray = weights / weights.sum()
-    return probabilities
 
 
 def _lengths(records: pa.Table, normalization: str) -> FloatArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from bitsure.metrics.arrays import FloatArray, IntArray
-from bitsure.metrics.bootstrap import t_quantile
+from bitsure.metrics.bootstrap import count_units, t_quantile
 from bitsure.metrics.conformal import MISCOVERAGE, AnswerSets, least_probabilities
 from bitsure.metrics.estimation import standard_error
 from bitsure.metrics.point_estimate import INFLUENCE, PointEstimate
@@ -40,7 +40,7 @@ def set_size_change(
         INFLUENCE,
         least=-largest,
         most=largest,
-        units=len(change) if clusters is None else int(clusters.max()) + 1,
+        units=count_units(len(change), clusters),
         sides=(float(quantized.size.mean()), float(full.size.mean())),
     )
 

@@ -71,7 +71,7 @@ def paired_t_test(
         with np.errstate(invalid="ignore", divide="ignore"):
             replicates = means / np.sqrt(difference**2 @ weights / counts - means**2)
         ends = bootstrap.percentile_interval(replicates, level)
-    interval = _effect_interval(ends, n if clusters is None else int(clusters.max()) + 1)
+    interval = _effect_interval(ends, bootstrap.count_units(n, clusters))
     return SignificanceTest(
         test="paired t-test",
         statistic=float(statistic),

@@ -6,9 +6,14 @@ temperature hold it fixed in their own interval; the temperature's own interval 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from bitsure.metrics.arrays import BoolArray, FloatArray, IntArray
+from bitsure.metrics.bootstrap import count_units
+from bitsure.metrics.estimation import FEWEST, few_units, standard_error
+from bitsure.metrics.point_estimate import INFLUENCE, PointEstimate
 from bitsure.metrics.questions import QuestionSet
 
 FOLDS = 5
@@ -27,9 +32,9 @@ def assign_folds(n: int, clusters: IntArray | None, seed: int) -> IntArray:
     Returns:
         0 … FOLDS − 1, shape (n,); fewer folds where there are fewer clusters.
     """
-    clusters = np.arange(n) if clusters is None else clusters
-    n_clusters = int(clusters.max()) + 1
-    return (np.random.default_rng(seed).permutation(n_clusters) % min(FOLDS, n_clusters))[clusters]
+    units = count_units(n, clusters)
+    fold_of_unit = np.random.default_rng(seed).permutation(units) % min(FOLDS, units)
+    return fold_of_unit if clusters is None else fold_of_unit[clusters]
 
 
 def inverse_temperatures(questions: QuestionSet, fold: IntArray) -> FloatArray:
@@ -75,6 +80,21 @@ def temperature_influence(questions: QuestionSet, fold: IntArray, inverse: Float
             return np.full(n, np.nan)
         total += (1 - others).mean() * slope * others * n / (beta**2 * curve[others].sum())
     return total
+
+
+def fitted_temperature(value: float, influence: FloatArray, clusters: IntArray | None, least: float) -> PointEstimate:
+    """Return the estimate of a temperature, or of the difference of two.
+
+    Args:
+        value: The temperature.
+        influence: Each question's influence on it, shape (n,).
+        clusters: Each question's cluster, shape (n,), from 0; None if every question is alone.
+        least: The smallest value that can be.
+    """
+    units = count_units(len(influence), clusters)
+    if units < FEWEST:
+        return PointEstimate(value, math.nan, None, few_units(units, clusters), "none", units=units)
+    return PointEstimate(value, standard_error(influence, clusters), None, INFLUENCE, least=least, units=units)
 
 
 def _below_largest(questions: QuestionSet) -> FloatArray:

@@ -10,7 +10,7 @@ from typing import Protocol
 from bitsure.metrics.across import heterogeneity, over_draws
 from bitsure.metrics.metric_names import MACRO
 from bitsure.metrics.multiple_testing import benjamini_hochberg
-from bitsure.metrics.run_metrics import interval_of_mean
+from bitsure.metrics.task_results import interval_of_mean
 from bitsure.sweep.report.study_row import CALIBRATION_SEEDS, TRAINING_SEEDS, StudyRow
 
 STUDY = {  # the study's metrics, in its order
