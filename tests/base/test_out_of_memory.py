@@ -37,11 +37,12 @@ def test_torch_itself_is_recognised():
 
 
 def test_the_sentence_says_what_was_done_the_limit_and_the_ways_out(monkeypatch):
-    monkeypatch.setattr(out_of_memory, "address_space", lambda: 3 * 2**30)
+    monkeypatch.setattr(out_of_memory, "memory_limits", lambda: {"v": 3 * 2**30, "d": 2**30})
     with pytest.raises(UserError) as caught, memory_errors("loading DIR in float32"):
         torch.empty(2**50)
     message = str(caught.value)
     assert message.startswith("Memory ran out while loading DIR in float32 (RuntimeError: ")
     assert "`ulimit -v` allows this process 3.0 GiB" in message and "model.dtype=bfloat16" in message
+    assert "`ulimit -d` allows this process 1.0 GiB: raise it (ulimit -d unlimited)." in message
     with pytest.raises(ValueError, match="a mistake"), memory_errors("loading"):
         raise ValueError("a mistake")

@@ -69,4 +69,4 @@ def test_a_system_without_limits_of_processes_has_none(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "bitsure.base.resources", module)
     spec.loader.exec_module(module)
-    assert module.address_space() is None
+    assert module.memory_limits() == {}

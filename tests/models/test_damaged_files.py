@@ -15,6 +15,7 @@ from bitsure.config.schema import ModelSettings
 from bitsure.models.load import check_files, empty_model, load_model
 from bitsure.models.locate import locate_model
 from bitsure.models.offloading import blocks_on_disk
+from bitsure.models.weight_content import check_finite, check_floating
 from bitsure.quantize.make import ensure_quantized
 from bitsure.quantize.native.rtn import Rtn
 from bitsure.scoring.local.local_engine import LocalEngine
@@ -77,6 +78,21 @@ def test_damaged_bin_files_are_named(copy, damage):
     (copy / "pytorch_model.bin").write_bytes(DAMAGE[damage]((copy / "pytorch_model.bin").read_bytes()))
     with pytest.raises(UserError, match=r"copy/pytorch_model\.bin was cut short or damaged"):
         prepare(copy)
+
+
+@pytest.mark.parametrize("check", [check_floating, check_finite])
+def test_memory_that_runs_out_while_weights_are_read_is_named_and_a_mistake_keeps_its_traceback(copy, check, monkeypatch):
+    def fails(*args, **kwargs):
+        raise error
+
+    with_value(copy, 0.0, "bin")
+    monkeypatch.setattr(torch, "load", fails)
+    error = RuntimeError("unable to mmap 9 bytes from file <pytorch_model.bin>: Cannot allocate memory (12)")
+    with pytest.raises(UserError, match=r"^Memory ran out while reading \S*copy/pytorch_model\.bin \(RuntimeError: unable"):
+        check(copy)
+    error = TypeError("a mistake")
+    with pytest.raises(TypeError, match="a mistake"):
+        check(copy)
 
 
 @pytest.mark.parametrize(

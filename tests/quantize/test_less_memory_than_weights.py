@@ -1,13 +1,17 @@
 """A checkpoint in several files is quantized in a process that may take less memory than its weights do.
 
-Under the same limit a quantizer that needs the weights of all blocks in memory cannot load the model.
+Under the same limit a quantizer that needs the weights of all blocks in memory cannot load the model. Of a model whose .bin
+file is larger than the limit the file is named.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.builders.limited_memory import save_deep, work_in
 from tests.builders.marks import needs_transformers_5
@@ -50,3 +54,12 @@ def test_a_quantizer_that_needs_all_blocks_in_memory_is_refused(deep, commands, 
     path, whole = deep
     done = quantize_in_three_quarters(commands, tmp_path / "whole", path, whole, [*settings, "quant=smooth-w4a4"])
     assert "Memory ran out while loading" in done["refused"]
+
+
+def test_a_bin_file_that_is_larger_than_the_limit_is_refused(deep, commands, settings, tmp_path):
+    path, whole = shutil.copytree(deep[0], tmp_path / "bin", ignore=shutil.ignore_patterns("*.safetensors*")), deep[1]
+    weights = {name: value for file in deep[0].glob("*.safetensors") for name, value in load_file(file).items()}
+    torch.save(weights, path / "pytorch_model.bin")
+    done = quantize_in_three_quarters(commands, tmp_path / "work", path, whole, [*settings, *QUANTIZERS["rtn"]])
+    assert f"Memory ran out while reading {path / 'pytorch_model.bin'} (RuntimeError: unable to mmap" in done["refused"]
+    assert "`ulimit -d` allows this process" in done["refused"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bitsure.base.errors import UserError
-from bitsure.base.resources import address_space
+from bitsure.base.resources import memory_limits
 
 # In the messages of torch on a CPU and a GPU, safetensors, Python's threads and the loader of libraries, whose errors have no
 # type of their own.
@@ -44,8 +44,10 @@ def memory_errors(what: str) -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        limit = address_space()
-        limited = f" `ulimit -v` allows this process {limit / 2**30:,.1f} GiB: raise it (ulimit -v unlimited)." if limit else ""
+        limited = "".join(
+            f" `ulimit -{option}` allows this process {limit / 2**30:,.1f} GiB: raise it (ulimit -{option} unlimited)."
+            for option, limit in memory_limits().items()
+        )
         raise UserError(
             f"Memory ran out while {what} ({_first_line(error)}).{limited} Ways out: free memory; a larger machine; a smaller "
             "model; model.dtype=bfloat16, half of float32."

@@ -110,7 +110,7 @@ def free_memory(device: torch.device) -> int:
         free = torch.cuda.mem_get_info(device)[0]
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
     available = int(psutil.virtual_memory().available)
-    if allowed := address_space():
+    if allowed := memory_limits().get("v"):
         available = max(0, min(available, allowed - int(psutil.Process().memory_info().vms)))
     try:
         limit, used, details = (
@@ -138,14 +138,14 @@ def return_freed() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def address_space() -> int | None:
-    """Return the bytes of address space that this process may have (`ulimit -v`); None if they are not limited."""
+def memory_limits() -> dict[str, int]:
+    """Return the bytes that this process may have, by the option of `ulimit` that limits them: v, address space; d, data."""
     if sys.platform == "win32":
-        return None
+        return {}
     import resource
 
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return None if limit == resource.RLIM_INFINITY else limit
+    limits = {"v": resource.getrlimit(resource.RLIMIT_AS)[0], "d": resource.getrlimit(resource.RLIMIT_DATA)[0]}
+    return {option: limit for option, limit in limits.items() if limit != resource.RLIM_INFINITY}
 
 
 def _note_peaks() -> None:

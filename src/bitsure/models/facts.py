@@ -9,7 +9,7 @@ from typing import Any
 
 from bitsure.base.errors import UserError
 from bitsure.base.json_files import read_object
-from bitsure.base.resources import address_space
+from bitsure.base.resources import memory_limits
 from bitsure.base.versions import installed_version
 from bitsure.config.model import ModelSettings
 
@@ -82,11 +82,11 @@ def check_memory(model: ModelSettings, dtype: str, device: str | None = None, ot
 
 
 def _main_memory() -> int:
-    """Return the bytes of main memory and swap, or the part of them that a container or `ulimit -v` allows."""
+    """Return the bytes of main memory and swap, or the part of them that a container or `ulimit` allows."""
     import psutil
 
     memory = int(psutil.virtual_memory().total + psutil.swap_memory().total)
-    memory = min(memory, address_space() or memory)
+    memory = min([memory, *memory_limits().values()])
     try:
         return min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
     except (OSError, ValueError):  # no such file, or "max"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bitsure.base.errors import UserError
 from bitsure.base.json_files import read_object
-from bitsure.base.out_of_memory import is_out_of_memory
+from bitsure.base.out_of_memory import is_out_of_memory, memory_errors
 from bitsure.hub import mirrors
 from bitsure.models.weight_files import weight_files
 
@@ -29,7 +29,8 @@ def check_whole(path: Path) -> None:
         mirrors.shards_of(index)
     for file in weight_files(path):
         if file.suffix == ".safetensors":
-            _check_header(file)
+            with memory_errors(f"reading {file}"):
+                _check_header(file)
         else:
             with file.open("rb") as opened:
                 begins_as_archive = opened.read(2) == b"PK"
@@ -50,12 +51,13 @@ def check_floating(path: Path) -> None:
     Headers alone are read where a file has them. Masks and positions, which old checkpoints keep, are no weights.
     """
     for file in weight_files(path):
-        for name, dtype, dimensions in _types(file):
-            if name.endswith("weight") and dimensions > 1 and dtype.startswith(("I", "U")):
-                raise UserError(
-                    f"{file}: {name} holds integers ({dtype}), as quantized weights do, and no settings beside it say what "
-                    "they stand for. Bring its quantization_config, or the model in full precision."
-                )
+        with memory_errors(f"reading {file}"):
+            for name, dtype, dimensions in _types(file):
+                if name.endswith("weight") and dimensions > 1 and dtype.startswith(("I", "U")):
+                    raise UserError(
+                        f"{file}: {name} holds integers ({dtype}), as quantized weights do, and no settings beside it say what "
+                        "they stand for. Bring its quantization_config, or the model in full precision."
+                    )
 
 
 def check_finite(path: Path, dtype: str | None = None) -> None:
@@ -71,7 +73,8 @@ def check_finite(path: Path, dtype: str | None = None) -> None:
     """
     for file in weight_files(path):
         status = file.stat()
-        _check_finite(file, status.st_size, status.st_mtime_ns, dtype == "float16")
+        with memory_errors(f"reading {file}"):
+            _check_finite(file, status.st_size, status.st_mtime_ns, dtype == "float16")
 
 
 @functools.cache
