@@ -11,11 +11,11 @@ from pathlib import Path
 from benchmarks.markdown_table import markdown_table
 from benchmarks.regions import write_from_sweep
 from benchmarks.systems import number_cell
+from bitsure.base.byte_sizes import decimal_size
 from bitsure.base.errors import UserError
 from bitsure.comparison.published_numbers import TEXT
 from bitsure.config.paths import PROJECT
 from bitsure.metrics.metric_names import ECE, MACRO
-from bitsure.report.rounded import byte_size
 from bitsure.results.measurement import Measurement
 from bitsure.sweep.report.cell_results import CellResult, read_cells
 from bitsure.sweep.report.sweep_table import columns_of_cells
@@ -66,7 +66,7 @@ def _row(cell: CellResult, size: float | None) -> list[str]:
     return [
         cell.quantizer,
         f"{_bits(cell):.2f}",
-        byte_size(size),
+        decimal_size(size),
         *compared,
         *(_cell(tasks.get(metric)) for metric in OF_TASKS),
     ]

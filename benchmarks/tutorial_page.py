@@ -14,13 +14,14 @@ from pathlib import Path
 from benchmarks.markdown_table import markdown_table
 from benchmarks.regions import write_from_sweep
 from benchmarks.systems import number_cell
+from bitsure.base.byte_sizes import decimal_size
 from bitsure.base.errors import UserError
 from bitsure.config.paths import PROJECT
 from bitsure.config.report_settings import read_report_settings
 from bitsure.metrics.metric_names import MACRO
 from bitsure.metrics.run_metrics import measure
 from bitsure.records.saved_run import read_own_baseline
-from bitsure.report.rounded import RoundedPart, byte_size, rounded_parts
+from bitsure.report.rounded import RoundedPart, rounded_parts
 from bitsure.sweep.report.cell_results import CellResult, read_cells
 
 PAGE = PROJECT / "docs" / "tutorial.md"
@@ -82,7 +83,7 @@ def _cell_row(cell: CellResult) -> list[str]:
         cell.quantizer,
         f"{weights.bits:.2f}",
         f"{weights.error:.1%}",
-        f"{byte_size(weights.bytes)} instead of {byte_size(weights.full_bytes)}",
+        f"{decimal_size(weights.bytes)} instead of {decimal_size(weights.full_bytes)}",
         cell.verdict.verdict,
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bitsure.report.rounded import byte_size, questions_asked, shipped_bytes, summary
+from bitsure.report.rounded import questions_asked, shipped_bytes, summary
 from bitsure.results.gguf import GgufOrigin, TensorType
 from bitsure.results.quantization import RoundedStates
 from bitsure.results.run_files import QuestionCount
@@ -91,8 +91,3 @@ def test_a_limit_says_how_many_questions_it_left(limit, questions, line):
 
 def test_no_provenance_says_nothing_of_questions():
     assert questions_asked(None) is None and questions_asked(provenance()) is None
-
-
-def test_sizes_have_three_digits():
-    sizes = [byte_size(size) for size in (None, 12, 1234, 999_400, 999_600, 2.5e6, 13e9)]
-    assert sizes == ["–", "12 bytes", "1.23 kB", "999 kB", "1 MB", "2.5 MB", "13 GB"]

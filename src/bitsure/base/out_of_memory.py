@@ -6,6 +6,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from bitsure.base.byte_sizes import binary_size
 from bitsure.base.errors import UserError
 from bitsure.base.resources import memory_limits
 
@@ -45,7 +46,7 @@ def memory_errors(what: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         limited = "".join(
-            f" `ulimit -{option}` allows this process {limit / 2**30:,.1f} GiB: raise it (ulimit -{option} unlimited)."
+            f" `ulimit -{option}` allows this process {binary_size(limit)}: raise it (ulimit -{option} unlimited)."
             for option, limit in memory_limits().items()
         )
         raise UserError(

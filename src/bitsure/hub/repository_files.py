@@ -9,6 +9,7 @@ import re
 import shutil
 from pathlib import Path
 
+from bitsure.base.byte_sizes import binary_size
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.hub import mirrors
@@ -181,6 +182,6 @@ def _check_disk(repo: str, needed: int, folder: Path) -> None:
     free = shutil.disk_usage(disk).free
     if needed > free + present:
         raise UserError(
-            f"model {repo}: its files need {needed / 2**30:,.2f} GiB, and the disk of {disk} has {free / 2**30:,.2f} left. "
+            f"model {repo}: its files need {binary_size(needed)}, and the disk of {disk} has {binary_size(free)} left. "
             "Make room, or give another place: the variable HF_HOME for the hub's cache, paths.hub_mirror for a mirror."
         )

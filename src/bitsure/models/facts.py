@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bitsure.base.byte_sizes import binary_size
 from bitsure.base.errors import UserError
 from bitsure.base.json_files import read_object
 from bitsure.base.resources import memory_limits
@@ -75,7 +76,7 @@ def check_memory(model: ModelSettings, dtype: str, device: str | None = None, ot
     if needed > memory:
         raise UserError(
             f"model={model.name}: {model.parameters:,} parameters in {' and again in '.join(types)} are "
-            f"{needed / 2**30:,.1f} GiB, and the {on.type} here has {memory / 2**30:,.1f} GiB in all. Ways "
+            f"{binary_size(needed)}, and the {on.type} here has {binary_size(memory)} in all. Ways "
             "out: a larger machine; model.dtype=bfloat16, half of float32; to score, model.device_map=auto spreads them over "
             "GPUs, CPU and disk."
         )

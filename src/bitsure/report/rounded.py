@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
+from bitsure.base.byte_sizes import decimal_size
 from bitsure.results import Provenance, Quantization
 from bitsure.results.quantization import RoundedStates
 from bitsure.results.run_files import ModelOrigin
@@ -38,8 +39,8 @@ class RoundedPart:
         facts = [] if self.bits is None else [f"{kind}{self.bits:.4g} bits"]
         facts.append("not rounded" if self.error is None else f"rounding error {self.error:.1%} of their norm")
         if self.bytes is not None:
-            instead = "" if self.full_bytes in (None, self.bytes) else f" instead of {byte_size(self.full_bytes)}"
-            size = f"{byte_size(self.bytes)}{instead}"
+            instead = "" if self.full_bytes in (None, self.bytes) else f" instead of {decimal_size(self.full_bytes)}"
+            size = f"{decimal_size(self.bytes)}{instead}"
             facts.append(f"model {size}" if self.name == WEIGHTS else f"{size} a token")
         return f"{self.name}: {', '.join(facts)}"
 
@@ -125,16 +126,6 @@ def questions_asked(provenance: Provenance | None) -> str | None:
         asked, available = (sum(getattr(count, field) for count in counts.values()) for field in ("asked", "available"))
         named = [f"{asked:,} of {available:,} questions of {len(counts)} tasks"]
     return f"asked: {', '.join(named)} (task.limit={limit})."
-
-
-def byte_size(size: float | None) -> str:
-    """Return a number of bytes in the unit that fits it, such as `1.2 MB`; – for None."""
-    if size is None:
-        return "–"
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= 0.9995 * unit:  # what would be rounded to 1,000 of a smaller one
-            return f"{size / unit:.3g} {name}"
-    return f"{size:.0f} bytes"
 
 
 def _states(name: str, rounded: RoundedStates, stored_bits: float | None) -> RoundedPart:

@@ -34,7 +34,7 @@ def test_data_that_is_still_to_be_downloaded_is_no_error_and_not_in_the_estimate
     said = capsys.readouterr().out
     assert "2 cells, 0 done.\nTo be downloaded first: task.names: asked: data set org/asked.\n" in said
     assert "An estimate" not in said and "There is no estimate" in said and "would fail" not in said
-    assert said.count("tiny has ") == 1 and " parameters by its config.json, 1 MiB in float32." in said
+    assert said.count("tiny has ") == 1 and " parameters by its config.json, 590 KiB in float32." in said
 
 
 def test_a_plan_says_that_downloads_would_fail(cells, monkeypatch, capsys):

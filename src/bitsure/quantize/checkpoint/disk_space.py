@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from bitsure.base.byte_sizes import binary_size
 from bitsure.base.errors import UserError
 from bitsure.quantize.walk.targets import block_linears, matrix
 
@@ -40,8 +41,8 @@ def _check_room(needed: int, writer: str, folder: Path, setting: str) -> None:
     free = shutil.disk_usage(place).free
     if needed > free:
         raise UserError(
-            f"{writer} will write about {needed / 2**30:,.2f} GiB into {folder}, but its disk has "
-            f"{free / 2**30:,.2f} GiB left. Make room, or give another place: {setting}."
+            f"{writer} will write about {binary_size(needed)} into {folder}, but its disk has "
+            f"{binary_size(free)} left. Make room, or give another place: {setting}."
         )
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
+from bitsure.base.byte_sizes import binary_size
 from bitsure.base.resources import free_memory, watch_memory
 from bitsure.scoring.journal import Limits
 
@@ -63,9 +64,8 @@ class Budget:
         by_time = math.inf if self._is_offloaded else SECONDS / (seconds / tokens)
         self.tokens = 2 ** int(math.log2(max(1, min(MOST_TOKENS.get(self.device.type, PROBE_TOKENS), by_memory, by_time))))
         self.probed = True
-        log.info(
-            "batches of up to %d tokens: the first %d took %.1f MB and %.2f s", self.tokens, tokens, memory.rise / 1e6, seconds
-        )
+        took = binary_size(memory.rise)
+        log.info("batches of up to %d tokens: the first %d took %s and %.2f s", self.tokens, tokens, took, seconds)
 
     def shrink(self, tokens: int) -> int:
         """Lower the budget after a batch of so many tokens did not fit. Returns how many may be tried next."""

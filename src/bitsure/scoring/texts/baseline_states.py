@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitsure.base import terminal
+from bitsure.base.byte_sizes import binary_size, decimal_size
 from bitsure.base.progress import progress
 from bitsure.base.store import Store
 from bitsure.models.locate import Source
@@ -65,7 +66,7 @@ class BaselineStates:
             started = time.monotonic()
             with self._store.create(KIND, self._made_from) as folder, writing_states(folder) as writer:
                 yield writer
-            log.info("full precision's states: %.1f MB, made in %.1f s", writer.size / 1e6, time.monotonic() - started)
+            log.info("full precision's states: %s, made in %.1f s", decimal_size(writer.size), time.monotonic() - started)
 
     def full_model(self, windows: Sequence[TextWindow], start: int) -> FullModel:
         """Return the full model's logits of the windows from number `start` on.
@@ -107,10 +108,10 @@ class BaselineStates:
         if needed <= DISK_SHARE * free:
             return True
         log.warning(
-            "full precision's states would take %.1f GiB, more than a tenth of the %.1f GiB that are free in %s: it runs again "
+            "full precision's states would take %s, more than a tenth of the %s that are free in %s: it runs again "
             "beside each quantized model",
-            needed / 2**30,
-            free / 2**30,
+            binary_size(needed),
+            binary_size(free),
             root,
         )
         return False

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
+from bitsure.base.byte_sizes import binary_size
 from bitsure.base.errors import NotHere, UserError
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
@@ -58,11 +59,6 @@ def _searches(config: Config, memo: Memo) -> list[Callable[[], object]]:
     return searches + [partial(memo, load_tasks, config.task, [name], mirror) for name in config.task.names]
 
 
-def in_words(n_bytes: float) -> str:
-    """Return a number of bytes in GiB, or in MiB below one."""
-    return f"{n_bytes / 2**30:,.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:,.0f} MiB"
-
-
 def known_size(config: Config, memo: Memo, on_node: bool) -> str:
     """Return a sentence on the size of a model: that of its config.json if it is here, else that of its settings if any.
 
@@ -84,7 +80,7 @@ def known_size(config: Config, memo: Memo, on_node: bool) -> str:
     import torch
 
     dtype = model.full_dtype or "float32"
-    size = in_words(model.parameters * getattr(torch, dtype).itemsize)
+    size = binary_size(model.parameters * getattr(torch, dtype).itemsize)
     sentence = f"{model.name} has {model.parameters:,} parameters by its {origin}, {size} in {dtype}."
     if model.server is not None or config.scoring.engine == VLLM or on_node:
         return sentence

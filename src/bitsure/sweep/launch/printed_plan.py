@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bitsure.base import terminal
+from bitsure.base.byte_sizes import binary_size
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.config.labels import other_settings
@@ -93,11 +94,11 @@ def _estimate(pieces: Sequence[WorkPiece], cells: int, memo: Memo, on_nodes: boo
     for piece, estimate in zip(pieces, estimates, strict=True):
         stage = "quantizing" if piece.kind == "weights" else "scoring"
         memory[stage] = max(memory.get(stage, 0), estimate.memory)
-    most_memory = ", ".join(f"up to {downloads.in_words(n_bytes)} for {stage}" for stage, n_bytes in memory.items())
+    most_memory = ", ".join(f"up to {binary_size(n_bytes)} for {stage}" for stage, n_bytes in memory.items())
     return (
         "An estimate, from the models' shapes, the number of questions and earlier work in the store: "
         f"{_duration(seconds + SECONDS_A_CELL * cells)} one after the other on this machine's {gpu_name() or 'CPU'}; main "
-        f"memory of a cell: {most_memory}; {downloads.in_words(disk)} of disk in the store."
+        f"memory of a cell: {most_memory}; {binary_size(disk)} of disk in the store."
         + (OF_SERVERS if any(piece.is_served for piece in pieces) else "")
         + _on_vllm([piece for piece in pieces if piece.made_from.get("engine") == VLLM])
         + (OF_NODES if on_nodes else "")
