@@ -188,6 +188,7 @@ def test_a_task_that_does_not_join_is_reported_and_not_forgotten():
     results = compare(a[0] + b[0], a[1] + other, METRIC)
     assert {name: one.value for name, one in results["b"].items()} == {
         "questions_joined": 0,
+        "questions_equal": 0,
         "questions_only_baseline": 200,
         "questions_only_quantized": 200,
     }

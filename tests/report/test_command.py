@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from contextlib import suppress
 
 import pytest
@@ -195,3 +196,11 @@ def test_escape_sequences_in_names_do_not_reach_the_terminal(tmp_path, capsys, c
     html = report.page.read_text()
     assert "owned" in shown and without_controls(shown) == shown
     assert "owned" in html and without_controls(html) == html
+
+
+def test_two_equal_runs_are_told_that_nothing_changed(two_runs, capsys):
+    full, _ = two_runs
+    shutil.copytree(full, full.parent / "again")
+    assert compare_runs(full, full.parent / "again")["t"]["questions_equal"].value == 60
+    head, line = capsys.readouterr().out.splitlines()[:2]
+    assert head == "Verdict: nothing changed" and line.startswith("All 60 records are equal: ")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+import pyarrow as pa
 
 from bitsure.base.errors import UserError
 from bitsure.comparison.answer_differences import compare_answers, compare_open_answers
@@ -13,11 +15,20 @@ from bitsure.comparison.text_differences import compare_bytes, compare_texts, ha
 from bitsure.comparison.twin_differences import twin_differences
 from bitsure.config.metric import MetricSettings
 from bitsure.metrics.deferral import cost_of_quantized
-from bitsure.metrics.metric_names import MACRO, NOISE_CONTROL, ONLY_BASELINE, ONLY_QUANTIZED, PRIMARY, QUESTIONS_JOINED
+from bitsure.metrics.metric_names import (
+    MACRO,
+    NOISE_CONTROL,
+    ONLY_BASELINE,
+    ONLY_QUANTIZED,
+    PRIMARY,
+    QUESTIONS_EQUAL,
+    QUESTIONS_JOINED,
+)
 from bitsure.metrics.multiple_testing import benjamini_hochberg, holm
 from bitsure.metrics.point_estimate import PointEstimate
 from bitsure.metrics.task_results import macro_average
 from bitsure.records.answer_units import is_open, is_written
+from bitsure.records.equal_records import equal_records
 from bitsure.records.joining import Join, join
 from bitsure.records.record import Records, by_task, has_choices, is_text
 from bitsure.results.measurement import Comparison, Difference
@@ -74,7 +85,7 @@ def compare(
         _add_noise_control(results, joined, noisy, settings)
     _adjust(results, primary, settings.alpha)
     for task in dict.fromkeys([*results, *joined.only_baseline, *joined.only_quantized]):
-        counts = _counts(task, len(quant.get(task, ())), joined)
+        counts = _counts(task, joined, full, quant)
         results[task] = results.get(task, {}) | counts  # a task without any joined question has its counts alone
     if mean := macro_average(Difference, estimates, results):
         results[MACRO] = mean
@@ -121,9 +132,11 @@ def _p_value(difference: Difference) -> float:
     return difference.p_value
 
 
-def _counts(task: str, n_joined: int, joined: Join) -> dict[str, Difference]:
+def _counts(task: str, joined: Join, full: Mapping[str, pa.Table], quantized: Mapping[str, pa.Table]) -> dict[str, Difference]:
+    rows = quantized.get(task)
     counts = {
-        QUESTIONS_JOINED: n_joined,
+        QUESTIONS_JOINED: 0 if rows is None else len(rows),
+        QUESTIONS_EQUAL: 0 if rows is None else equal_records(full[task], rows),
         ONLY_BASELINE: joined.only_baseline.get(task, 0),
         ONLY_QUANTIZED: joined.only_quantized.get(task, 0),
     }

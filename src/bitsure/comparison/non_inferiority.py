@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from bitsure.comparison import verdict_words as words
 from bitsure.comparison.differences import was_compared
+from bitsure.comparison.equal_runs import equal_sentences, records_if_equal
 from bitsure.comparison.judgement import Judgement, can_decide, holm_levels, judge_losses
 from bitsure.comparison.losses import is_above_guessing, mean_losses, task_losses
 from bitsure.comparison.noise_verdict import against_noise
@@ -40,7 +41,8 @@ def judge(
     that full precision wrote itself. A task without choices has no calibration error, and a whole text no accuracy: they count
     in the metrics that they have. The NLL of whole texts is of a token, and judged by itself; a text is above guessing where it
     is below ln of the vocabulary's size. Nothing is decided where a task has fewer than `FEWEST` questions or clusters. The
-    verdicts on single tasks are adjusted for their number by Holm: a task's intervals are at the level of its step.
+    verdicts on single tasks are adjusted for their number by Holm: a task's intervals are at the level of its step. Where all
+    records are equal the sentences say so, and the verdict is about other questions.
 
     Args:
         comparison: What `compare` returned.
@@ -74,10 +76,15 @@ def judge(
         for task, values in tasks.items()
         if f"{NOISE_CONTROL}nll" in values
     }
+    sentence = words.answer(overall, losses.keys(), baseline)
+    settles = what_settles(overall, losses.keys(), questions_left(part, questions or {}))
+    if equal := records_if_equal(tasks.values()):
+        sentence, settles = equal_sentences(equal, overall.verdict, sentence, settles)
     return Verdict(
         verdict=overall.verdict,
-        sentence=words.answer(overall, losses.keys(), baseline),
-        settles=what_settles(overall, losses.keys(), questions_left(part, questions or {})),
+        sentence=sentence,
+        settles=settles,
+        unchanged=equal is not None,
         margins=overall.margins,
         n=overall.n,
         excluded=excluded,

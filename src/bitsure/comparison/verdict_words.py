@@ -26,6 +26,7 @@ from bitsure.results.verdict import (
     INFERIOR,
     NON_INFERIOR,
     NOT_JUDGED,
+    UNCHANGED,
     UNDECIDED,
     Decision,
     MarginVerdict,
@@ -104,6 +105,8 @@ def verdict_details(verdict: Verdict) -> dict[str, list[str]]:
 
 def outcome(verdict: Verdict) -> str:
     """Return a verdict in few words with the metrics that decided it, such as `surely worse in accuracy`."""
+    if verdict.unchanged:
+        return UNCHANGED
     names = _listed(_deciding(verdict.margins, verdict.verdict))
     if verdict.verdict == INFERIOR and names:
         return f"surely worse in {names}"

@@ -20,8 +20,8 @@ BASELINE_ABOVE_GUESSING = f"baseline_{ACCURACY_ABOVE_GUESSING}"
 BASELINE_NLL_BELOW_GUESSING = "baseline_nll_below_guessing"  # of texts
 ECE_IF_CALIBRATED = f"{ECE}_if_calibrated"
 CLUSTER_ROBUST = f"{PRIMARY}_cluster_robust"
-QUESTIONS_JOINED, ONLY_BASELINE, ONLY_QUANTIZED = (
-    f"questions_{which}" for which in ("joined", "only_baseline", "only_quantized")
+QUESTIONS_JOINED, QUESTIONS_EQUAL, ONLY_BASELINE, ONLY_QUANTIZED = (
+    f"questions_{which}" for which in ("joined", "equal", "only_baseline", "only_quantized")
 )
 PERPLEXITY_RATIO, LN_PERPLEXITY_RATIO = "perplexity_ratio", "ln_perplexity_ratio"
 CORRELATION = "token_nll_correlation"

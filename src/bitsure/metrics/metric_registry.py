@@ -29,6 +29,7 @@ from bitsure.metrics.metric_names import (
     ONLY_QUANTIZED,
     PAPER_COMPAT,
     PERPLEXITY_RATIO,
+    QUESTIONS_EQUAL,
     QUESTIONS_JOINED,
     RETRIEVAL,
     SQUARED_CALIBRATION,
@@ -161,6 +162,9 @@ _STRATUM = "in fifth {k} of the questions by the full model's margin, 1 being th
 _DEFERRED = "{share} of the questions, those of least confidence, go to the full model"
 COMPARISON_ONLY = {  # in comparison.json alone
     QUESTIONS_JOINED: MetricEntry("Questions in both runs.", "questions", "0, 1, …"),
+    QUESTIONS_EQUAL: MetricEntry(
+        "Questions in both runs with equal log-probabilities, to the last bit, and equal answers.", "questions", "0, 1, …"
+    ),
     ONLY_BASELINE: MetricEntry("Questions in the full-precision run only.", "questions", "0, 1, …"),
     ONLY_QUANTIZED: MetricEntry("Questions in the quantized run only.", "questions", "0, 1, …"),
     BASELINE_ABOVE_GUESSING: MetricEntry("Full precision's accuracy less that of guessing.", SHARE, "[−1, 1]"),

@@ -21,6 +21,7 @@ BADGES: dict[Decision, str] = {
     UNDECIDED: UNDECIDED,
     NOT_JUDGED: NOT_JUDGED,
 }
+UNCHANGED = "nothing changed"
 
 
 class QuestionsNeeded(Result):
@@ -114,6 +115,8 @@ class Verdict(Result):
     """What would decide; null where the verdict is decided, or the questions are too few for a forecast."""
     decidable_margin: Number = None
     """Where undecided: the margin that the metric in most need of questions can settle with those asked, in its unit."""
+    unchanged: bool = False
+    """Whether all records that were compared are equal in both runs; `verdict` then is about other questions."""
     strict: bool
     """Whether the run was to fail unless it is non-inferior (`verdict=strict`)."""
     level: float
@@ -126,4 +129,4 @@ class Verdict(Result):
     @property
     def badge(self) -> str:
         """The verdict as a badge shows it; `verdict` alone where there is little room."""
-        return BADGES[self.verdict]
+        return UNCHANGED if self.unchanged else BADGES[self.verdict]
