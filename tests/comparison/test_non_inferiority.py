@@ -76,7 +76,7 @@ def test_the_mean_over_tasks_decides_by_hand():
         "Mean change over 2 tasks (2,000 questions, 95% intervals):": [
             "accuracy -0.0020 [-0.0130, +0.0090], margin 0.01: undecided",
             "negative log-likelihood unchanged [0.0000, 0.0000] nats, margin 0.02 nats: non-inferior",
-            "debiased calibration error unchanged [0.0000, 0.0000], margin 0.01: non-inferior",
+            "debiased calibration error (root of the tasks' mean square) unchanged [0.0000, 0.0000], margin 0.01: non-inferior",
             BINNED_ERROR,
         ],
         "Each task by itself, with the questions that would settle it (80% power):": [

@@ -48,6 +48,7 @@ def test_tasks_that_take_no_part_are_marked_and_the_mean_has_the_verdicts_interv
         "task_1 (takes no part)",
         "mean over tasks",
     ]
+    assert rows(panels["calibration_error"])[-1]["task"] == "root of the tasks' mean square"
     counted = verdict.model_copy(update={"margins": verdict.tasks["task_1"].margins, "excluded": {}})
     of_nll = rows(forest_charts(comparison, counted)["nll"])
     assert of_nll[0]["task"] == "task_0" and of_nll[2]["outcome"] == "beyond the margin"
@@ -58,6 +59,7 @@ def test_a_panel_says_what_it_shows(two):
     assert panels["nll"].finding.startswith(
         "NLL, nats, margin +0.02: 1 within the margin, 1 beyond the margin. Mean over tasks: +"
     )
+    assert " Root of the tasks' mean square: " in panels["calibration_error"].finding
     assert "(task_1) to" in panels["true_label_prob"].finding
     assert all(panel.svg.count("n = 300") == 2 for panel in panels.values())
 

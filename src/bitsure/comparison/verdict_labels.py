@@ -14,6 +14,7 @@ LABELS = {
     CALIBRATION: "debiased calibration error",
 }
 SHORT_LABELS = {"nll": "NLL", TEXT_NLL: "NLL per token", CALIBRATION: "calibration"}  # where a line has little room
+ROOT_OF_MEAN = "root of the tasks' mean square"  # what the calibration error of several tasks together is
 UNITS = {"nll": " nats", TEXT_NLL: " nats"}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from bitsure.base.decimals import interval_ends
 from bitsure.comparison.judgement import Judgement
 from bitsure.comparison.settling import settles_task
-from bitsure.comparison.verdict_labels import LABELS, SHORT_LABELS, UNITS, counted
+from bitsure.comparison.verdict_labels import LABELS, ROOT_OF_MEAN, SHORT_LABELS, UNITS, counted
 from bitsure.config.derived_tasks import original_task
 from bitsure.metrics.estimation import FEWEST
 from bitsure.metrics.metric_names import (
@@ -183,7 +183,8 @@ def _detail(name: str, of_metric: MarginVerdict, n: int) -> str:
     """Return a metric's change, margin and verdict, and over how much it is taken if not over all n questions."""
     tasks = of_metric.n_tasks or 1
     part = "" if of_metric.n == n else f" ({tasks} task{'s' * (tasks > 1)}, {of_metric.n:,} questions)"
-    return f"{LABELS[name]} {_change(name, of_metric)}{part}, margin {_margin(name, of_metric)}: {of_metric.verdict}"
+    how = f" ({ROOT_OF_MEAN})" if name == CALIBRATION and tasks > 1 else ""
+    return f"{LABELS[name]}{how} {_change(name, of_metric)}{part}, margin {_margin(name, of_metric)}: {of_metric.verdict}"
 
 
 def _listed(parts: list[str]) -> str:

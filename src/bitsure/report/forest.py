@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bitsure.base.plain_text import without_controls
 from bitsure.comparison import was_compared
+from bitsure.comparison.verdict_labels import ROOT_OF_MEAN
 from bitsure.metrics.metric_names import CALIBRATION, MACRO, PRIMARY
 from bitsure.report.chart_layers import FAINT, FULL, QUANTIZED, number_axis
 from bitsure.report.charts import INK, Chart, Row, Spec, table
@@ -19,7 +20,7 @@ WIDTH, ROW_HEIGHT = 222, 54  # of a panel; five stand side by side on a wide pag
 TEXT = 13  # pixels high, as the page's tables
 EDGE = 9  # pixels between the outermost mark and the panel's edge
 MARK, TICK = 15, 18  # a row's mark lies this far below its middle, under its name and number, and is as high
-NO_MARGIN, MEAN = "no margin", "mean over tasks"
+NO_MARGIN = "no margin"
 OUTCOMES = {  # outcome → colour, shape
     "within the margin": (FULL, "circle"),
     "undecided": ("#888888", "diamond"),
@@ -40,10 +41,12 @@ class ForestMetric:
     Attributes:
         title: What it is called.
         worse: +1 where a larger value is worse, −1 where a smaller one is.
+        mean: What its change over all tasks is called.
     """
 
     title: str
     worse: int
+    mean: str = "mean over tasks"
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class ForestRow:
         n: How many questions.
         outcome: One of OUTCOMES.
         counts: Whether the task takes part in the verdict on all tasks.
+        is_mean: Whether it is of all tasks together.
     """
 
     name: str
@@ -67,6 +71,7 @@ class ForestRow:
     n: int
     outcome: str
     counts: bool = True
+    is_mean: bool = False
 
     @property
     def label(self) -> str:
@@ -100,7 +105,7 @@ METRICS = {
     "accuracy": ForestMetric("accuracy", -1),
     PRIMARY: ForestMetric("true-label probability", -1),
     "nll": ForestMetric("NLL, nats", 1),
-    CALIBRATION: ForestMetric("calibration error, debiased", 1),
+    CALIBRATION: ForestMetric("calibration error, debiased", 1, ROOT_OF_MEAN),
     "kl_divergence": ForestMetric("KL divergence, nats", 1),
 }
 
@@ -120,7 +125,7 @@ def forest_panels(comparison: Comparison, verdict: Verdict) -> dict[str, ForestP
             if task == MACRO or was_compared(values)
         ]
         if len(rows) == 2:
-            rows = [row for row in rows if row.name != MEAN]  # the mean over a single task
+            rows = [row for row in rows if not row.is_mean]  # the mean over a single task
         if any(row.value is not None for row in rows):
             margins = [judged.margins[name].margin for judged in verdict.tasks.values() if name in judged.margins]
             panels[name] = ForestPanel(metric, rows, metric.worse * margins[0] if margins else None)
@@ -129,17 +134,18 @@ def forest_panels(comparison: Comparison, verdict: Verdict) -> dict[str, ForestP
 
 def _row(task: str, name: str, values: Mapping[str, Difference], metric: ForestMetric, verdict: Verdict) -> ForestRow:
     """Return a task's row, with the interval that the verdict was made by where there is a margin."""
-    label, counts = MEAN if task == MACRO else without_controls(task), task not in verdict.excluded
-    margins = verdict.margins if task == MACRO else verdict.tasks[task].margins
+    is_mean, counts = task == MACRO, task not in verdict.excluded
+    label = metric.mean if is_mean else without_controls(task)
+    margins = verdict.margins if is_mean else verdict.tasks[task].margins
     if judged := margins.get(name):
         value, low, high = (_times(metric.worse, end) for end in (judged.loss, judged.ci_low, judged.ci_high))
         if metric.worse < 0:
             low, high = high, low
-        return ForestRow(label, value, low, high, judged.n, BY_VERDICT[judged.verdict], counts)
+        return ForestRow(label, value, low, high, judged.n, BY_VERDICT[judged.verdict], counts, is_mean)
     of_a_text = name == "kl_divergence" and "same_top_token" in values  # over the vocabulary: another divergence than tasks'
     if (change := values.get(name)) and not of_a_text:
-        return ForestRow(label, change.value, change.ci_low, change.ci_high, change.n, NO_MARGIN, counts)
-    return ForestRow(label, None, None, None, 0, NO_MARGIN, counts)
+        return ForestRow(label, change.value, change.ci_low, change.ci_high, change.n, NO_MARGIN, counts, is_mean)
+    return ForestRow(label, None, None, None, 0, NO_MARGIN, counts, is_mean)
 
 
 def _times(sign: int, loss: float | None) -> float | None:
@@ -234,8 +240,8 @@ def _tick(x: Spec, y: Spec, colour: str, opacity: float) -> Spec:
 
 def _finding(metric: ForestMetric, rows: Sequence[ForestRow], margin: float | None) -> str:
     """Return how many tasks lie within the margin; without a margin, the changes' range."""
-    tasks = [row for row in rows if row.name != MEAN and row.value is not None]
-    mean = "".join(f" Mean over tasks: {row.numbers}." for row in rows if row.name == MEAN)
+    tasks = [row for row in rows if not row.is_mean and row.value is not None]
+    mean = "".join(f" {metric.mean.capitalize()}: {row.numbers}." for row in rows if row.is_mean)
     if margin is not None:
         outcomes = [row.outcome for row in tasks]
         counts = ", ".join(f"{outcomes.count(what)} {what}" for what in BY_VERDICT.values() if what in outcomes)
