@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(given: argparse.Namespace) -> None:
-    from bitsure.records.saved_run import is_sweep, wrong_directory
+    from bitsure.records.directory_kinds import is_sweep, wrong_directory
     from bitsure.report.command import report_run
 
     if is_sweep(given.directory):

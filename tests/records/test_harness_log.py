@@ -39,7 +39,8 @@ def test_a_log_becomes_records(tmp_path):
     assert (first.task, first.choices, first.gold) == ("boolq", ["no", "yes"], [1])
     assert first.choice_logprobs == [-1.5, -0.5] and first.choice_greedy == [False, True]
     assert first.choice_tokens is None and first.token_logprobs is None
-    assert second.gold == [0] and second.identity == ("boolq", "d1", "p1", "t1")
+    assert second.gold == [0] and second.task == "boolq"
+    assert (second.doc_hash, second.prompt_hash, second.target_hash) == ("d1", "p1", "t1")
     assert read_harness_log(tmp_path)[1] == {("boolq", 0): "prompt 0", ("boolq", 1): "prompt 1"}
 
 

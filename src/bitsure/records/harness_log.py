@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from bitsure.base.errors import UserError
+from bitsure.records.directory_kinds import LOGS
 from bitsure.records.log_gold import right_choices
 from bitsure.records.log_lines import LoggedQuestion, read_line
 from bitsure.records.record import Record, place_of, to_table
@@ -29,7 +30,7 @@ def read_harness_log(directory: Path) -> tuple[pa.Table, dict[tuple[str, int], s
     records: list[Record] = []
     prompts: dict[tuple[str, int], str] = {}
     # Of several files of a task the last one counts: names end with the time.
-    files = {match["task"]: path for path in sorted(directory.glob("samples_*.jsonl")) if (match := FILE.fullmatch(path.name))}
+    files = {match["task"]: path for path in sorted(directory.glob(LOGS)) if (match := FILE.fullmatch(path.name))}
     for task, path in files.items():
         questions = _questions(task, path)
         golds = right_choices(task, questions)

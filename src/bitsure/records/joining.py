@@ -33,7 +33,6 @@ class Join:
 
     baseline: pa.Table
     quantized: pa.Table
-    unmatched: pa.Table  # the quantized run's questions that the baseline does not have
     only_baseline: dict[str, int]  # task → rows
     only_quantized: dict[str, int]
 
@@ -58,7 +57,8 @@ def join(baseline: Records, quantized: Records) -> Join:
         partners.setdefault(full_identities[i], []).append(i)
     partner = {i: rows.pop() for i in _by_doc_id(quant) if (rows := partners.get(quant_identities[i]))}
     matched = sorted(partner)
-    _report_other_choices(full, quant, _with_other_choices(full, quant, partners, partner), bool(matched))
+    alone = [i for i in _by_doc_id(quant) if i not in partner]
+    _report_other_choices(full, quant, _with_other_choices(partners, alone, quant_identities), bool(matched))
     if not matched:
         raise UserError(
             f"No question of the quantized run ({_described(quant)}) is in the baseline ({_described(full)}): "
@@ -66,10 +66,9 @@ def join(baseline: Records, quantized: Records) -> Join:
         )
     only_baseline = Counter(identity[0] for identity, rows in partners.items() for _ in rows)
     only_quantized = Counter(identity[0] for i, identity in enumerate(quant_identities) if i not in partner)
-    unmatched = quant.filter(pa.array([i not in partner for i in range(len(quant))]))
     pairs = full.take([partner[i] for i in matched]), quant.take(matched)
     _check_gold(*pairs)
-    return Join(*pairs, unmatched, dict(only_baseline), dict(only_quantized))
+    return Join(*pairs, dict(only_baseline), dict(only_quantized))
 
 
 def _check_gold(baseline: pa.Table, quantized: pa.Table) -> None:
@@ -100,16 +99,18 @@ def _choices(records: pa.Table) -> list[str]:
 
 
 def _with_other_choices(
-    baseline: pa.Table, quantized: pa.Table, left: dict[tuple[str, ...], list[int]], partner: dict[int, int]
+    left: dict[tuple[str, ...], list[int]], alone: list[int], identities: list[tuple[str, ...]]
 ) -> list[tuple[int, int]]:
-    """Return the rows, on both sides, of questions without a partner that agree in everything but the choices."""
+    """Return the rows, on both sides, of questions without a partner that agree in everything but the choices.
+
+    Args:
+        left: Identity → the baseline's rows without a partner.
+        alone: The quantized run's rows without one.
+        identities: The identity of each of the quantized run's rows.
+    """
     by_hashes: dict[tuple[str, ...], list[int]] = {}
     for identity, rows in left.items():
         by_hashes.setdefault(identity[:-1], []).extend(rows)
-    if not by_hashes or len(partner) == len(quantized):
-        return []
-    identities = _identities(quantized)
-    alone = [i for i in _by_doc_id(quantized) if i not in partner]
     return [(candidates.pop(), i) for i in alone if (candidates := by_hashes.get(identities[i][:-1], []))]
 
 

@@ -7,11 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from bitsure.base.decoded_size import check_decoded_size
-from bitsure.base.errors import UserError
-from bitsure.base.files import atomic_path
 from bitsure.records.generations import WrittenAnswer
 from bitsure.records.record import SCHEMA, Record, Records, to_table
 from bitsure.records.table_file import TableFile
@@ -19,6 +15,7 @@ from bitsure.records.validity import check_records, without_repeats
 
 PROMPTS_SCHEMA = pa.schema([("task", pa.string()), ("doc_id", pa.int64()), ("prompt", pa.string())])
 RECORDS_TABLE = TableFile("records", SCHEMA, added_later=("cluster", "words", "bytes"), where_known=("length", "depth"))
+PROMPTS_TABLE = TableFile("prompts", PROMPTS_SCHEMA)
 
 
 def write_records(path: Path, records: Records, made_from: dict[str, Any]) -> None:
@@ -55,17 +52,12 @@ def read_records(path: Path, may_be_empty: bool = False) -> tuple[pa.Table, dict
 def write_prompts(path: Path, questions: Sequence[Record | WrittenAnswer], prompts: Sequence[str]) -> None:
     """Write the prompts, whole or not at all, a row a question: task, doc_id, prompt."""
     columns = {"task": [row.task for row in questions], "doc_id": [row.doc_id for row in questions], "prompt": list(prompts)}
-    with atomic_path(path) as temporary:
-        pq.write_table(pa.table(columns), temporary, compression="zstd")
+    PROMPTS_TABLE.write(path, pa.table(columns, PROMPTS_SCHEMA), {})
 
 
 def read_prompts(path: Path) -> dict[tuple[str, int], str]:
-    """Return prompts by task and doc_id; empty if there is no such file. Raises UserError if it is truncated."""
+    """Return prompts by task and doc_id; empty if there is no such file. Raises UserError as `TableFile.read`."""
     if not path.is_file():
         return {}
-    try:
-        check_decoded_size(path)
-        columns = pq.read_table(path, columns=PROMPTS_SCHEMA.names).cast(PROMPTS_SCHEMA).to_pydict()
-        return dict(zip(zip(columns["task"], columns["doc_id"], strict=True), columns["prompt"], strict=True))
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read as prompts ({error}); remove it to have a report without prompts.") from error
+    columns = PROMPTS_TABLE.read(path)[0].to_pydict()
+    return dict(zip(zip(columns["task"], columns["doc_id"], strict=True), columns["prompt"], strict=True))

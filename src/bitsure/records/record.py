@@ -56,11 +56,6 @@ class Record:
     length: int | None = None
     depth: float | None = None
 
-    @property
-    def identity(self) -> tuple[str, str, str, str]:
-        """The fields that identify a question across runs."""
-        return self.task, self.doc_hash, self.prompt_hash, self.target_hash
-
 
 Records: TypeAlias = Sequence[Record] | pa.Table  # rows, or the same as columns
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.metrics.metric_names import ECE, MACRO
-from bitsure.records.saved_run import refuse_sweep
+from bitsure.records.directory_kinds import refuse_sweep
 from bitsure.results import Measurement, MetricsByTask, Provenance, Quantization, read, read_if_there
 
 SURENESS = {

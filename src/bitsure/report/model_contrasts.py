@@ -14,8 +14,9 @@ from bitsure.comparison.changes import answer_changes
 from bitsure.config.metric import MetricSettings
 from bitsure.config.report_settings import read_report_settings
 from bitsure.metrics.across import Contrast
+from bitsure.records.directory_kinds import refuse_sweep
 from bitsure.records.joining import join
-from bitsure.records.saved_run import check_harness_versions, read_own_baseline, read_saved_run, refuse_sweep
+from bitsure.records.saved_run import check_harness_versions, read_own_baseline, read_saved_run
 
 
 def report_models(directories: Sequence[Path]) -> None:

@@ -17,7 +17,7 @@ from bitsure.config.model import ModelSettings
 from bitsure.config.run_config import read_run_config
 from bitsure.models.locate import Source, locate_model
 from bitsure.quantize.checkpoint.publish import EXPORTABLE, publish
-from bitsure.records.saved_run import is_sweep, wrong_directory
+from bitsure.records.directory_kinds import is_sweep, wrong_directory
 from bitsure.report.rounded import at_run_time
 from bitsure.results import Provenance, Quantization, Verdict, read, read_if_there
 from bitsure.results.verdict import NON_INFERIOR

@@ -21,9 +21,10 @@ from bitsure.quantize.plan import Plan
 from bitsure.records import Records, read_prompts, write_records
 from bitsure.records.answer_preferences import with_preferences
 from bitsure.records.answer_units import answer_units
+from bitsure.records.directory_kinds import RECORDS
 from bitsure.records.generations import GENERATIONS_TABLE
 from bitsure.records.record import SCHEMA
-from bitsure.records.saved_run import BASELINE, RECORDS, generations_beside, texts_beside
+from bitsure.records.saved_run import BASELINE, generations_beside, texts_beside
 from bitsure.records.text_tokens import TEXTS_TABLE
 from bitsure.records.text_units import text_units, with_units
 from bitsure.report import terminal_summary

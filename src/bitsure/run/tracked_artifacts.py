@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitsure.records.saved_run import RECORDS, generations_beside, texts_beside
+from bitsure.records.directory_kinds import RECORDS
+from bitsure.records.saved_run import generations_beside, texts_beside
 from bitsure.report.charts import file_name
 from bitsure.results import Quantization
 from bitsure.run.wandb_run import WandbRun

@@ -16,9 +16,10 @@ from typing import Any
 from bitsure.base.errors import UserError
 from bitsure.base.files import hash_file
 from bitsure.config.open_settings import OpenSettings
+from bitsure.records.directory_kinds import RECORDS
 from bitsure.records.generations import read_generations
 from bitsure.records.parquet import read_prompts
-from bitsure.records.saved_run import BASELINE, RECORDS, generations_beside
+from bitsure.records.saved_run import BASELINE, generations_beside
 from bitsure.tasks.protocols import Document
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.config.extras import how_to_install
 from bitsure.config.schema import TrackingSettings
-from bitsure.records.saved_run import is_sweep, wrong_directory
+from bitsure.records.directory_kinds import is_sweep, wrong_directory
 from bitsure.results import check
 from bitsure.run.logged_keys import read_keys
 from bitsure.run.wandb_run import is_logged_in

@@ -15,7 +15,7 @@ from bitsure.base.memo import Memo
 from bitsure.config.labels import model_labels
 from bitsure.config.model import ModelSettings
 from bitsure.metrics.metric_names import MACRO
-from bitsure.records.saved_run import is_sweep, wrong_directory
+from bitsure.records.directory_kinds import is_sweep, wrong_directory
 from bitsure.results import (
     Comparison,
     Costs,
