@@ -115,7 +115,7 @@ def test_a_mirror_gets_the_conversion_and_serves_it_without_network(world):
     assert told(folder, "over-mirror")["xstorycloze_en"][REPO] == {
         "commit": served.repositories["datasets", f"{REPO}@{REF}"].commit,
         "ref": REF,
-        "sha256": mirrors.hashes(str(folder / "mirror"), REPO, names),
+        "sha256": mirrors.hashes(folder / "mirror" / "datasets" / REPO, names),
     }
     straight, over = (read_records(folder / name / "records.parquet")[0] for name in ("straight", "over-mirror"))
     assert over == straight

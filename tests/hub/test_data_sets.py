@@ -6,6 +6,7 @@ import pytest
 
 from bitsure.base.errors import UserError
 from bitsure.hub.data_sets import data_sets_from
+from bitsure.hub.dataset_calls import DatasetCall
 
 
 @pytest.fixture
@@ -33,6 +34,21 @@ def test_a_repository_in_the_mirror_is_read_from_there(loaded, tmp_path):
     assert origins["org/other"]["commit"] is None
     [(path, args, kwargs), other] = loaded
     assert (path, args, kwargs["split"]) == (str(folder), ("main",), "test") and other == ("org/other", ("main",), {})
+
+
+def test_a_folder_of_this_machine_is_not_taken_for_a_data_set_of_the_mirror(loaded, tmp_path):
+    import datasets
+
+    own = tmp_path / "own"
+    own.mkdir()
+    with data_sets_from(str(tmp_path / "mirror")) as origins:
+        datasets.load_dataset(str(own))
+    assert origins == {} and loaded[0][0] == str(own)
+
+
+@pytest.mark.parametrize("path, is_repository", [("org/set", True), ("xnli", True), ("json", False), (__file__, False)])
+def test_a_repository_may_have_no_organization(path, is_repository):
+    assert DatasetCall(path, (), {}).is_repository == is_repository
 
 
 def test_ones_own_files_are_found_beside_their_yaml(loaded, tmp_path):

@@ -12,7 +12,7 @@ from huggingface_hub import errors
 
 from bitsure.base.errors import NotHere, UserError
 from bitsure.hub.data_sets import data_sets_from
-from bitsure.hub.failures import explained, is_data_set_error, is_hub_error
+from bitsure.hub.failures import explained, is_data_set_error, is_hub_error, retry_after
 from bitsure.hub.offline import is_offline, offline
 from bitsure.hub.retries import retry_while_busy
 from tests.builders.marks import library
@@ -80,6 +80,13 @@ def test_the_network_is_back_after_a_block_without_it(served):
     with offline():
         assert is_offline()
     assert not is_offline() and not datasets.config.HF_HUB_OFFLINE
+
+
+@pytest.mark.parametrize("wait, seconds", [("3", 3), ("-5", 2), ("nan", 2), ("Wed, 21 Oct 2026 07:28:00 GMT", 2)])
+def test_a_wait_that_is_no_time_is_the_usual_one(wait, seconds):
+    response = requests.Response()
+    response.headers["Retry-After"] = wait
+    assert retry_after(requests.HTTPError(response=response), default=2) == seconds
 
 
 def test_only_a_busy_hub_is_asked_again():

@@ -68,7 +68,7 @@ def test_two_that_fill_one_repository_wait_for_each_other(published, served, tin
         done = [*pool.map(model, range(2)), *pool.map(data, range(4))]
     assert done[0] == done[1] == LocalFiles(mirror / "models" / "org" / "tiny", published.commit)
     folder = mirror / "datasets" / "org" / "set"
-    assert mirrors.origin(folder, mirrors.hashes(str(mirror), "org/set", files))["commit"] is not None
+    assert mirrors.origin(folder, mirrors.hashes(folder, files))["commit"] is not None
 
 
 @pytest.mark.parametrize("revision", ["main", "v2", "d" * 40])
@@ -95,16 +95,16 @@ def test_files_of_a_data_set_are_of_the_commit_they_were_fetched_at(tmp_path):
     folder.mkdir(parents=True)
     for name in "abc":
         (folder / name).write_text(name)
-    origin = lambda names: mirrors.origin(folder, mirrors.hashes(str(tmp_path), "org/set", names))  # noqa: E731
+    origin = lambda names: mirrors.origin(folder, mirrors.hashes(folder, names))  # noqa: E731
     assert (origin("ab")["commit"], origin("ab")["unknown"]) == (None, "put into the mirror by hand")
     mirrors.note_data(folder, "1" * 40, {name: folder / name for name in "ab"})
     mirrors.note_data(folder, "2" * 40, {"c": folder / "c"})
-    assert origin("ab") == {"commit": "1" * 40, "sha256": mirrors.hashes(str(tmp_path), "org/set", "ab")}
+    assert origin("ab") == {"commit": "1" * 40, "sha256": mirrors.hashes(folder, "ab")}
     assert origin("c")["commit"] == "2" * 40
     assert origin("ac")["unknown"] == f"its files are of several commits: {'1' * 40}, {'2' * 40}"
     (folder / "b").write_text("B")
     assert origin("ab")["unknown"] == "some of its files were put into the mirror, or changed there, by hand"
-    assert mirrors.hashes(str(tmp_path), "org/set", ["none"]) == {"none": None}
+    assert mirrors.hashes(folder, ["none"]) == {"none": None}
 
 
 def test_what_is_noted_of_a_data_set_is_not_read_as_data(tmp_path):

@@ -161,7 +161,7 @@ def test_a_mirror_serves_where_there_is_no_network(world, straight):
     origin = made_by["data"]["quiz"]["org/quiz"]
     assert origin["commit"] == served.repositories["datasets", "org/quiz"].commit
     assert origin["sha256"] == mirrors.hashes(
-        str(mirror), "org/quiz", [f"animals/test-0000{i}-of-00002.parquet" for i in (0, 1)]
+        mirror / "datasets" / "org" / "quiz", [f"animals/test-0000{i}-of-00002.parquet" for i in (0, 1)]
     )
     assert made_by["calib_data"]["commit"] == served.repositories["datasets", "org/c4"].commit
     first, over = (read_records(run_dir / "baseline.parquet") for run_dir in (straight, folder / "over-mirror"))

@@ -65,10 +65,12 @@ class _Reader:
         call = DatasetCall(path, args, kwargs)
         if self._mirror and self._fetch and call.is_repository:
             fetch_data_set(call, Path(self._mirror), self._conversions)
+        folder = Path(self._mirror, "datasets", path) if self._mirror and call.is_repository else None
+        for place in (*call.local_places, *([folder] if folder else [])):  # also a folder that is not there yet
+            note(place)
+        if folder and folder.is_dir():
+            return self._read_mirror(call, folder)
         local = [file for place in call.local_places for file in files_at(place)]
-        self._note(call)
-        if self._mirror and Path(self._mirror, "datasets", path).is_dir():
-            return self._read_mirror(call, self._mirror)
         with (
             explained(call, f"datasets/{path}", self._mirror, is_expected=is_data_set_error),
             explained_files(call, () if call.is_repository else call.local_places),
@@ -78,20 +80,12 @@ class _Reader:
             self.origins[path] = origin
         return data_set
 
-    def _note(self, call: DatasetCall) -> None:
-        """Note what a call is about to read of this machine: also a folder of the mirror that is not there yet."""
-        for place in call.local_places:
-            note(place)
-        if self._mirror and call.is_repository:
-            note(Path(self._mirror, "datasets", call.path))
-
-    def _read_mirror(self, call: DatasetCall, mirror: str) -> Any:
-        """Read a data set of the mirror. Raises UserError if that is not possible."""
-        folder = Path(mirror, "datasets", call.path)
+    def _read_mirror(self, call: DatasetCall, folder: Path) -> Any:
+        """Read a data set from the mirror's folder. Raises UserError if that is not possible."""
         try:
             data_set = self._load(str(folder), files_under(folder), *call.args, **call.kwargs)
             names = [os.path.relpath(file, folder.resolve()) for file in call.files(str(folder))]
-            hashes = mirrors.hashes(mirror, call.path, names)
+            hashes = mirrors.hashes(folder, names)
         except Exception as error:
             if not (is_data_set_error(error) or conversions.is_script_error(error)):
                 raise

@@ -28,7 +28,9 @@ class DatasetCall:
     @property
     def is_repository(self) -> bool:
         """Whether the path names a repository, not a format such as json nor a local folder."""
-        return "/" in self.path and not Path(self.path).exists()
+        from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+
+        return self.path not in _PACKAGED_DATASETS_MODULES and not Path(self.path).exists()
 
     @property
     def local_places(self) -> list[Path]:

@@ -11,13 +11,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bitsure.base.errors import NotHere, UserError, did_you_mean
+from bitsure.base.files import FULL as DISK_FULL
 from bitsure.base.files import files_at
 from bitsure.config.paths import CONF
 from bitsure.hub.offline import is_offline
 from bitsure.hub.repositories import WantedModel
 from bitsure.hub.xet_errors import is_xet_network_error, xet_errno, xet_status
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK = (*DISK_FULL, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE)
 NETWORK = (errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.EADDRNOTAVAIL)
 INCOMPLETE = "Consistency check failed"  # the OSError of the hub's client for half a file has no type and no number
@@ -151,11 +151,12 @@ def http_status(error: BaseException | None) -> int | None:
 
 
 def retry_after(error: BaseException, default: float) -> float:
-    """Return the seconds that the hub asks to wait."""
+    """Return the seconds that the hub asks to wait; the default where it names no number from 0."""
     for cause in _causes(error):
         if (response := getattr(cause, "response", None)) is not None:
             with suppress(KeyError, ValueError):
-                return float(response.headers["Retry-After"])
+                if (seconds := float(response.headers["Retry-After"])) >= 0:
+                    return seconds
     return default
 
 

@@ -53,7 +53,7 @@ def fetch_file(model: WantedModel, file: str, mirror: Path, store: Store | None 
         with explained(f"{file} of {model}", f"{model.place}/{file}", model=model):
             check_reachable()
             commit = (present and present.commit) or HfApi().model_info(model.repo, revision=model.revision).sha
-            retry_while_busy(hf_hub_download, model.repo, file, revision=commit, local_dir=unfinished)
+            hf_hub_download(model.repo, file, revision=commit, local_dir=unfinished)
         assert commit is not None
         (final / file).parent.mkdir(parents=True, exist_ok=True)
         (unfinished / file).rename(final / file)

@@ -160,12 +160,7 @@ def origin(folder: Path, hashes: Mapping[str, str | None]) -> Origin:
     return {"commit": None, "unknown": unknown, "sha256": dict(hashes)}
 
 
-def hashes(mirror: str, repo: str, names: Iterable[str]) -> dict[str, str | None]:
-    """Return the SHA-256 of some files of a data set as they are now; None for one that does not exist."""
-    return hashes_in(Path(mirror, "datasets", repo), names)
-
-
-def hashes_in(folder: Path, names: Iterable[str]) -> dict[str, str | None]:
+def hashes(folder: Path, names: Iterable[str]) -> dict[str, str | None]:
     """Return the SHA-256 of files in a folder, or by absolute paths; None for one that does not exist."""
     return {name: hash_file(folder / name) if (folder / name).is_file() else None for name in names}
 

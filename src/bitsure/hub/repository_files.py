@@ -63,7 +63,7 @@ def find_file(model: WantedModel, file: str, mirror: str | None, store: Store | 
         path = try_to_load_from_cache(model.repo, file, revision=model.revision)
         if not isinstance(path, str):
             check_reachable()
-            path = retry_while_busy(hf_hub_download, model.repo, file, revision=model.revision)
+            path = hf_hub_download(model.repo, file, revision=model.revision)
     return LocalFiles(Path(path), origin_in_cache(path)["commit"])
 
 

@@ -98,10 +98,9 @@ def _data_sets(config: Config, origin: Provenance, memo: Memo) -> Iterator[str]:
     for repositories in (origin.data or {}).values():
         for repo, read in repositories.items():
             hashes = read.get("sha256", {})
-            if repo == FILES:
-                current = memo(mirrors.hashes_in, Path(), tuple(hashes))
-            else:
-                current = memo(mirrors.hashes, mirror, repo, tuple(hashes)) if mirror else {}
+            in_mirror = Path(mirror, "datasets", repo) if mirror else None
+            folder = Path() if repo == FILES else in_mirror
+            current = memo(mirrors.hashes, folder, tuple(hashes)) if folder else {}
             changed = [name for name, now in current.items() if now not in (None, hashes[name])]
             if changed:
                 yield f"the file {changed[0]}" if repo == FILES else f"the data set {repo} in {mirror}"
