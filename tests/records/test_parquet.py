@@ -136,6 +136,10 @@ def test_a_document_that_a_task_has_twice_is_two_questions_in_one_cluster(tmp_pa
         (record([-1, 0.5]), "not finite or above 0"),
         (record([-1, -2], gold=[]), "has no correct choice"),
         (record([-1, -2], gold=2), "names a correct choice that does not exist"),
+        (record([-1, -2], gold=[None]), "names a correct choice that does not exist"),
+        (record([-1, -2], choices=[None, "b"]), "has a choice without a text"),
+        (record([-1, -2], choice_tokens=[1]), "does not have one number of tokens per choice"),
+        (record([-1, -2], choice_tokens=[None, 1]), "does not have one number of tokens per choice"),
         (record([-1, -2], choices=["a", "b", "c"]), "does not have one log-probability per choice"),
     ],
 )

@@ -49,7 +49,8 @@ def check_records(records: pa.Table, where: str) -> None:
 
 def _problems(records: pa.Table) -> list[tuple[pa.Array, str]]:
     """Return for each kind of problem which rows have it, (n,) of bool, and its description."""
-    lengths = {name: pc.list_value_length(records[name]) for name in ("choices", "gold", "choice_logprobs")}
+    names = ("choices", "gold", "choice_logprobs", "choice_tokens")
+    lengths = {name: pc.list_value_length(records[name]) for name in names}
     logprobs, starts = flat_column(records, "choice_logprobs")
     bad_logprobs = np.flatnonzero(~(np.isfinite(logprobs) & (logprobs <= ROUNDING)))
     has_bad_logprob = np.zeros(len(records), dtype=bool)
@@ -57,15 +58,25 @@ def _problems(records: pa.Table) -> list[tuple[pa.Array, str]]:
     gold, gold_starts = flat_column(records, "gold")
     row_of_gold = np.repeat(np.arange(len(records)), np.diff(gold_starts))
     has_bad_gold = np.zeros(len(records), dtype=bool)
-    has_bad_gold[row_of_gold[(gold < 0) | (gold >= np.diff(starts)[row_of_gold])]] = True
+    has_bad_gold[row_of_gold[~((gold >= 0) & (gold < np.diff(starts)[row_of_gold]))]] = True  # null is NaN here
+    other_counts = pc.fill_null(pc.not_equal(lengths["choices"], lengths["choice_tokens"]), False)
     return [
         (pc.less(lengths["choices"], 1), "has no choices"),
         (_single_among_several(records, lengths["choices"]), "has fewer than two choices, unlike others of its task"),
+        (_holding_null(records["choices"]), "has a choice without a text"),
         (pc.not_equal(lengths["choices"], lengths["choice_logprobs"]), "does not have one log-probability per choice"),
+        (pc.or_(other_counts, _holding_null(records["choice_tokens"])), "does not have one number of tokens per choice"),
         (pc.equal(lengths["gold"], 0), "has no correct choice"),
         (pa.array(has_bad_gold), "names a correct choice that does not exist"),
         (pa.array(has_bad_logprob), "has a log-probability that is not finite or above 0"),
     ]
+
+
+def _holding_null(lists: pa.ChunkedArray) -> pa.Array:
+    """Return which of n lists hold a null, (n,) of bool."""
+    column = lists.combine_chunks()
+    rows = pc.list_parent_indices(column).filter(pc.is_null(pc.list_flatten(column)))
+    return pc.is_in(pa.array(np.arange(len(column))), rows)
 
 
 def _single_among_several(records: pa.Table, n_choices: pa.Array) -> pa.Array:
