@@ -81,9 +81,9 @@ def _mean_over_codes(values: Sequence[float], tensors: Sequence[_Measured]) -> f
 
 
 def _entropy_levels(tensors: Sequence[_Measured], bits: float) -> dict[str, EntropyLevel]:
-    """Return the mean entropy at each level: tensor, channel, group or token."""
+    """Return the mean entropy at each level that all tensors have: tensor, channel, group or token."""
     levels = {}
-    for level in tensors[0].entropy:
+    for level in [level for level in tensors[0].entropy if all(level in tensor.entropy for tensor in tensors)]:
         entropies = [tensor.entropy[level] for tensor in tensors]
         value = _mean_over_codes([each.value for each in entropies], tensors)
         levels[level] = EntropyLevel(
