@@ -9,7 +9,7 @@ import torch
 
 from bitsure.base.errors import UserError
 from bitsure.config.schema import ModelSettings
-from bitsure.models.facts import check_memory, computing_dtype, context_length, is_mixture
+from bitsure.models.facts import check_memory, computing_dtype, context_length, is_mixture, vocabulary_size
 from bitsure.models.load import load_model
 from bitsure.models.locate import locate_model
 from bitsure.models.tokenizers import check_tokenizer, load_tokenizer
@@ -59,6 +59,12 @@ def test_rotary_settings_that_transformers_4_would_not_find_are_refused(tiny_mod
                 locate_model(ModelSettings(path=str(copy)), None)
         else:
             locate_model(ModelSettings(path=str(copy)), None)
+
+
+def test_a_config_whose_text_part_is_null_says_no_size_of_the_vocabulary(tmp_path):
+    for config, size in (({"text_config": None}, None), ({"text_config": {"vocab_size": 9}}, 9), ({"vocab_size": 8}, 8)):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert vocabulary_size(tmp_path) == size
 
 
 def test_an_id_beyond_the_embedding_is_refused_and_unused_rows_are_said(tiny_model, tmp_path, caplog):

@@ -32,7 +32,7 @@ def test_a_target_is_an_index_its_digits_a_choice_or_several(target, expected):
     assert gold(target) == expected
 
 
-@pytest.mark.parametrize("target", ["c", 3, -1, 0.5, None, [], ["a", "c"]])
+@pytest.mark.parametrize("target", ["c", 3, -1, 0.5, None, [], ["a", "c"], "²", "٢"])
 def test_any_other_target_is_an_error_that_names_the_columns(target):
     with pytest.raises(UserError, match=r"is none of the 3 choices .* has the columns target"):
         gold(target)

@@ -156,7 +156,7 @@ def is_mixture(path: Path) -> bool:
 def vocabulary_size(path: Path) -> int | None:
     """Return how many tokens a model gives probabilities to; None if its config does not say."""
     config = read_object(path / "config.json")
-    size: int | None = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+    size: int | None = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
     return size
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -162,8 +163,7 @@ def _from_pretrained(path: Path, dtype: str, settings: ModelSettings, **placemen
         use_safetensors=weight_files(path)[0].suffix == ".safetensors",
         **placement,
     )
-    mismatched = [key if isinstance(key, str) else key[0] for key in loading["mismatched_keys"]]  # names in transformers 4
-    check_complete(path, sorted(loading["missing_keys"]), sorted(mismatched))
+    check_complete(path, loading)
     if unused := sorted(loading["unexpected_keys"]):
         log.warning(
             "%s: %d of its weights, such as %s, have no place in the model that its config.json describes, and are not used. "
@@ -173,11 +173,20 @@ def _from_pretrained(path: Path, dtype: str, settings: ModelSettings, **placemen
     return cast("PreTrainedModel", model)
 
 
-def check_complete(path: Path, missing: list[str], mismatched: list[str]) -> None:
-    """Raise UserError for tensors that transformers would leave random; it does not count tied ones as missing."""
-    faults = {"has no weights for": missing, "has weights of another shape than its config says for": mismatched}
+def check_complete(path: Path, loading: Mapping[str, Any]) -> None:
+    """Raise UserError for tensors that transformers left random; it does not count tied ones as missing.
+
+    Args:
+        path: The file or directory, for the message.
+        loading: What `from_pretrained` returned beside the model with `output_loading_info=True`.
+    """
+    mismatched = [key if isinstance(key, str) else key[0] for key in loading["mismatched_keys"]]  # names in transformers 4
+    faults = {
+        "has no weights for": loading["missing_keys"],
+        "has weights of another shape than its config says for": mismatched,
+    }
     messages = [
-        f"{fault} {', '.join(names[:5])}{f' and {len(names) - 5} more' * (len(names) > 5)}"
+        f"{fault} {', '.join(sorted(names)[:5])}{f' and {len(names) - 5} more' * (len(names) > 5)}"
         for fault, names in faults.items()
         if names
     ]
@@ -207,13 +216,6 @@ def _load_spread(path: Path, dtype: str, settings: ModelSettings, **placement: A
             "more memory (model.max_memory), or use the environment of requirements.txt."
         ) from error
     model.train(False)
-    _remove_with(model, folder)
+    weakref.finalize(model, folder.cleanup)
     log.info("the model is spread over %s", getattr(model, "hf_device_map", "one device"))
     return model
-
-
-def _remove_with(model: PreTrainedModel, folder: tempfile.TemporaryDirectory[str]) -> None:
-    """Remove the folder when the model is no longer used."""
-    import weakref
-
-    weakref.finalize(model, folder.cleanup)

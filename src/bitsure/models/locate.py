@@ -159,7 +159,7 @@ def find_gguf(model: ModelSettings, hub_mirror: str | None, store: Store | None)
 
 def _find(model: ModelSettings, hub_mirror: str | None, store: Store | None, section: str, with_weights: bool) -> LocalFiles:
     check_there(model, section)
-    if is_gguf(model.file or model.path) and not Path(model.path or "x.gguf").is_dir():
+    if is_gguf(model.file or model.path) and not (model.path and Path(model.path).is_dir()):
         assert store is not None, "what a GGUF file is unpacked to lies in a store"
         file = find_gguf(model, hub_mirror, store)
         return LocalFiles(unpack(file.path, store), file.commit)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.json_files import read_object
 from bitsure.base.out_of_memory import is_out_of_memory
-from bitsure.models.facts import transformers_major_version
+from bitsure.models.facts import transformers_major_version, vocabulary_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -90,11 +90,10 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
     Raises:
         UserError: If an id has no row.
     """
-    config = read_object(path / "config.json")
-    rows = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
-    token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    rows = vocabulary_size(path)
     if rows is None:
         return
+    token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if largest >= rows:
         raise UserError(
             f"{path}: the tokenizer has the id {largest} ({token!r}), but the model's embedding has {rows} rows. "

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitsure.base.errors import UserError
+from bitsure.base.files import as_on_disk
 from bitsure.base.json_files import read_object
 from bitsure.base.out_of_memory import is_out_of_memory, memory_errors
 from bitsure.hub import mirrors
@@ -72,14 +73,13 @@ def check_finite(path: Path, dtype: str | None = None) -> None:
             than weights.
     """
     for file in weight_files(path):
-        status = file.stat()
         with memory_errors(f"reading {file}"):
-            _check_finite(file, status.st_size, status.st_mtime_ns, dtype == "float16")
+            _check_finite(file, dtype == "float16", *as_on_disk(file))
 
 
 @functools.cache
-def _check_finite(file: Path, size: int, time: int, in_float16: bool) -> None:
-    """Check a file; its size and time tell it from an earlier one of its name."""
+def _check_finite(file: Path, in_float16: bool, *_: str | int) -> None:
+    """Check a file; what else identifies it on disk tells it from an earlier one of its name."""
     for name, tensor in _tensors(file):
         if tensor.is_floating_point() and (broken := _not_finite(tensor)):
             raise UserError(

@@ -7,11 +7,11 @@ from operator import index
 
 from bitsure.base.errors import UserError
 from bitsure.config.derived_tasks import is_twin, original_task
+from bitsure.records.log_targets import BBQ_PEOPLE
 from bitsure.tasks.protocols import Document, HarnessTask
 
 TRUTHFULQA_MC2 = "truthfulqa_mc2"
 BBQ_DATA = "oskarvanderwal/bbq"
-BBQ_PEOPLE = 2  # its first choices; all others say that the answer is not known
 
 
 def is_truthfulqa_mc2(name: str) -> bool:
@@ -83,7 +83,7 @@ def _place(target: object, choices: Sequence[str]) -> int | None:
     if isinstance(target, str):
         if target in choices:
             return choices.index(target)
-        return int(target) if target.isdigit() else None
+        return int(target) if target.isascii() and target.isdecimal() else None
     try:
         return index(target)  # type: ignore[arg-type]  # an int, or one of numpy's integers
     except TypeError:

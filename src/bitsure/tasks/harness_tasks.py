@@ -22,7 +22,7 @@ from bitsure.tasks.derivation import check_derivable, derive
 from bitsure.tasks.few_shots import prepare_few_shots, repeatable_draws
 from bitsure.tasks.kinds import KINDS, FreeText, kind_of
 from bitsure.tasks.open_questions import OPEN, open_task
-from bitsure.tasks.prompt_files import check_prompts
+from bitsure.tasks.prompt_files import note_prompt_files
 from bitsure.tasks.protocols import Document, HarnessTask
 from bitsure.tasks.retrieval_tasks import KINDS as RETRIEVAL
 from bitsure.tasks.retrieval_tasks import retrieval_task
@@ -96,7 +96,7 @@ def load_tasks(task: TaskSettings, names: Sequence[str], hub_mirror: str | None,
         check_derivable(managers[name], name)
         check_trusted(code[name], name, task)
     sandbox_templates()
-    check_prompts()
+    note_prompt_files()
     loaded = {}
     with data_sets_from(hub_mirror, task.include_path, fetch) as origins:
         for name in names:

@@ -13,8 +13,8 @@ from bitsure.base.errors import UserError, in_one_line
 from bitsure.base.opened_files import note
 
 
-def check_prompts() -> None:
-    """Let the harness read all prompts by `read_prompt` from now on."""
+def note_prompt_files() -> None:
+    """Let the harness read all prompts by `read_prompt` from now on, which notes the files that they are in."""
     lm_eval.api.task.get_prompt = read_prompt
 
 

@@ -151,15 +151,15 @@ def retrieval_documents(name: str, settings: RetrievalSettings, seed: int) -> li
         settings: The lengths, depths and number of questions.
         seed: Draws them.
     """
-    questions = []
+    questions: list[Document] = []
     for number, length, depth in product(range(settings.questions), settings.lengths, settings.depths):
         rng = random.Random(f"{seed} {name} {length} {depth:g} {number}")
         haystack = KINDS[name](rng, length, depth)
         choices = [haystack.answer, *haystack.others]
         rng.shuffle(choices)
-        label = choices.index(haystack.answer)
-        questions.append({**haystack._asdict(), "choices": choices, "label": label, "length": length, "depth": depth})
-    return [{key: row[key] for key in ("text", "question", "choices", "label", "length", "depth")} for row in questions]
+        question = {"text": haystack.text, "question": haystack.question, "choices": choices}
+        questions.append(question | {"label": choices.index(haystack.answer), "length": length, "depth": depth})
+    return questions
 
 
 def retrieval_task(name: str, settings: RetrievalSettings, seed: int) -> dict[str, Any]:

@@ -111,8 +111,7 @@ def _load(gguf: GgufFile) -> Any:
     read_gemma(gguf, config)
     with kept_name_maps():
         model, loading = _from_file(gguf, AutoModelForCausalLM, config=config, **how)
-    mismatched = [key if isinstance(key, str) else key[0] for key in loading["mismatched_keys"]]
-    check_complete(gguf.path, sorted(loading["missing_keys"]), sorted(mismatched))
+    check_complete(gguf.path, loading)
     return model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, cast
 
@@ -115,7 +116,7 @@ def check_same_tokenizer(gguf: GgufFile, tokenizer: PreTrainedTokenizerBase, par
     for id_, text in sorted(own.items()):
         if _spelled(texts[id_]) != _spelled(text):
             raise UserError(f"{differ}: the token {id_} is {texts[id_]!r} there and {text!r} here.")
-    merges, given = _merges(tokenizer), gguf.metadata.get(f"{PREFIX}merges")
+    merges, given = merges_of(content_of(tokenizer)), gguf.metadata.get(f"{PREFIX}merges")
     if merges and given and merges != given:
         pairs = zip_longest(given, merges)
         place, (there, here) = next((place, pair) for place, pair in enumerate(pairs) if pair[0] != pair[1])
@@ -131,8 +132,17 @@ def _spelled(text: str) -> str:
     return text.replace(" ", SPACE)
 
 
-def _merges(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return the merges of a tokenizer as GGUF spells them; none for a tokenizer without merges."""
+def content_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return what tokenizer.json has of a tokenizer; one that has no such file is of a type that is unknown."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    model = json.loads(backend.to_str())["model"] if backend is not None else {}
-    return [merge if isinstance(merge, str) else " ".join(merge) for merge in model.get("merges") or ()]
+    content: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {"model": {"type": "unknown"}}
+    return content
+
+
+def merges_of(content: Mapping[str, Any]) -> list[str]:
+    """Return the merges of a tokenizer as GGUF spells them; none for a tokenizer without merges.
+
+    Args:
+        content: What `content_of` returned.
+    """
+    return [merge if isinstance(merge, str) else " ".join(merge) for merge in content["model"].get("merges") or ()]

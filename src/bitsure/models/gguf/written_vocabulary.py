@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bitsure.base.errors import UserError
-from bitsure.models.gguf.vocabulary import GPT_2, PREFIX, PREPEND, SINGLE_DIGITS, SPACE, SPELL, WHOLE_WORDS
+from bitsure.models.gguf.vocabulary import (
+    GPT_2,
+    PREFIX,
+    PREPEND,
+    SINGLE_DIGITS,
+    SPACE,
+    SPELL,
+    WHOLE_WORDS,
+    content_of,
+    merges_of,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,8 +36,7 @@ def vocabulary_metadata(tokenizer: PreTrainedTokenizerBase, rows: int) -> dict[s
     Raises:
         UserError: If the tokenizer is of another kind, or cuts text into words by a rule that llama.cpp has no name for.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    content: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {"model": {"type": "unknown"}}
+    content = content_of(tokenizer)
     texts = {id_: text for text, id_ in tokenizer.get_vocab().items()}
     added = {token["id"]: CONTROL if token["special"] else USER_DEFINED for token in content.get("added_tokens", ())}
     types = [added.get(id_, NORMAL) if id_ in texts else UNUSED for id_ in range(rows)]
@@ -43,12 +51,8 @@ def vocabulary_metadata(tokenizer: PreTrainedTokenizerBase, rows: int) -> dict[s
     return {f"{PREFIX}{key}": value for key, value in (metadata | ids).items() if value is not None} | template
 
 
-def _merges(content: Mapping[str, Any]) -> list[str]:
-    return [merge if isinstance(merge, str) else " ".join(merge) for merge in content["model"]["merges"]]
-
-
 def _byte_level(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {"model": "gpt2", "pre": _rule_for_words(content), "merges": _merges(content)}
+    return {"model": "gpt2", "pre": _rule_for_words(content), "merges": merges_of(content)}
 
 
 def _sentencepiece(
@@ -60,7 +64,7 @@ def _sentencepiece(
     the same order. Pieces that no merge makes are never chosen by their score.
     """
     ranks: dict[str, int] = {}
-    for place, merge in enumerate(_merges(content)):
+    for place, merge in enumerate(merges_of(content)):
         ranks.setdefault(merge.replace(" ", ""), place)
     kinds = {id_: BYTE for id_, token in enumerate(tokens) if types[id_] == NORMAL and BYTE_TOKEN.fullmatch(token)}
     if tokenizer.unk_token_id is not None:
