@@ -106,7 +106,7 @@ def main() -> None:
     os.dup2(2, 1)  # what vLLM prints is no answer
     source = locate_model(ModelSettings(path=sys.argv[1]), None)
     setup = VllmSetup(ScoringSettings(VLLM, vllm=VllmSettings(context=CONTEXT, eager=True)), sys.argv[2], Path(sys.argv[3]))
-    engine = setup.engine(setup.load(source, None), CONTEXT)
+    engine = setup.engine(setup.load(source, None, ExitStack()), CONTEXT)
     print(json.dumps([]), file=answers, flush=True)
     for line in sys.stdin:
         requests = [(context, continuation) for context, continuation in json.loads(line)]

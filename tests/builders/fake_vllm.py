@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import sys
+import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -30,10 +33,17 @@ class VllmCalls:
     models: list[dict] = field(default_factory=list)
     configs: list[dict] = field(default_factory=list)  # of the models
     prompts: list[list[list[int]]] = field(default_factory=list)
-    stopped: int = 0  # models
+    grace: list[float | None] = field(default_factory=list)  # seconds that a model was given to end, None for vLLM's own
+    stops_amid_start: signal.Signals | None = None  # the signal that comes while a model is loaded; KeyboardInterrupt is caught
+    stops_amid_end: signal.Signals | None = None  # the signal that comes while a model ends
+    ended: int = 0  # models
+    threads: set[threading.Thread] = field(default_factory=set)  # in which it was asked
 
-    def stop(self) -> None:
-        self.stopped += 1
+    def end(self, timeout: float | None = None) -> None:
+        self.grace.append(timeout)
+        if self.stops_amid_end is not None:
+            os.kill(os.getpid(), self.stops_amid_end)
+        self.ended += 1
 
 
 def install_vllm(monkeypatch, **settings) -> VllmCalls:
@@ -47,6 +57,9 @@ def install_vllm(monkeypatch, **settings) -> VllmCalls:
             os.write(2, calls.writes)
             if calls.refuses:
                 raise ValueError(calls.refuses)
+            if calls.stops_amid_start is not None:
+                with suppress(KeyboardInterrupt):
+                    os.kill(os.getpid(), calls.stops_amid_start)
             calls.models.append(given)
             calls.configs.append(json.loads((Path(given["model"]) / "config.json").read_text()))
             config = SimpleNamespace(
@@ -59,7 +72,7 @@ def install_vllm(monkeypatch, **settings) -> VllmCalls:
                     distributed_executor_backend=given["distributed_executor_backend"],
                 ),
             )
-            self.llm_engine = SimpleNamespace(vllm_config=config, engine_core=SimpleNamespace(shutdown=calls.stop))
+            self.llm_engine = SimpleNamespace(vllm_config=config, engine_core=SimpleNamespace(shutdown=calls.end))
             self.logprobs = _logprobs_of(given["model"]) if calls.runs_weights else calls.logprobs
 
         def generate(self, prompts, settings, use_tqdm):
@@ -69,6 +82,7 @@ def install_vllm(monkeypatch, **settings) -> VllmCalls:
                 raise KeyboardInterrupt
             ids = [prompt["prompt_token_ids"] for prompt in prompts]
             calls.prompts.append(ids)
+            calls.threads.add(threading.current_thread())
             return [_answer(prompt, self.logprobs(prompt), settings) for prompt in ids]
 
     package.LLM = LLM

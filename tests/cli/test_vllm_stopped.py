@@ -22,6 +22,20 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed: make test-vllm"),
 ]
+INTERRUPTED = 130  # the exit code
+# sends the command SIGTERM when vLLM waits for its engine's end
+STOP_AMID_END = """
+import multiprocessing, os, signal
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+join = BaseProcess.join
+def stopped(self, timeout=None):
+    if self.name == "EngineCore" and not Path("stopped").exists():
+        Path("stopped").touch()
+        os.kill((multiprocessing.parent_process() or multiprocessing.current_process()).pid, signal.SIGTERM)
+    join(self, timeout)
+BaseProcess.join = stopped
+"""
 QUESTIONS = 4  # that vLLM is given at one time
 VARIABLES = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
 SETTINGS = ["scoring.engine=vllm", "scoring.vllm.eager=true", f"scoring.vllm.questions={QUESTIONS}"]
@@ -58,12 +72,28 @@ class Command:
         (self.folder / "sitecustomize.py").write_text(PAUSE_AMID_SLOW)
         process, paused = self.start(PYTHONPATH=python_path(self.folder)), self.folder / "paused"
         wait_until(lambda: paused.exists() or process.poll() is not None, "the second task has begun")
+        self.check_stops(process, stop)
+
+    def check_stops(self, process: subprocess.Popen, stop: signal.Signals) -> None:
+        """Stop it now. It ends with all its processes, and after Ctrl-C and SIGTERM says so in one sentence."""
         assert process.poll() is None, self._out.read_text()
-        started = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+        started = descendants(process)
         assert len(started) > 2  # vLLM's engine and its worker among them
         (os.killpg if stop == signal.SIGINT else os.kill)(process.pid, stop)
-        assert process.wait(MOST) != 0
+        assert process.wait(MOST) == (-stop if stop == signal.SIGKILL else INTERRUPTED)
         wait_until(lambda: not any(map(is_alive, started)), "every process of the run has ended")
+        if stop != signal.SIGKILL:
+            self.check_says_so()
+
+    def check_says_so(self) -> None:
+        """It was interrupted, and printed no traceback."""
+        printed = self._out.read_text()
+        assert "\nInterrupted. Finished work is in the store" in printed and "Traceback" not in printed, printed
+
+
+def descendants(process: subprocess.Popen) -> list[int]:
+    """The numbers of the processes that it has started, and that they have."""
+    return [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +109,32 @@ def test_a_stopped_run_leaves_no_process_and_goes_on_where_it_was(stop, expected
     [journal] = (path for path in (stopped.store / "unfinished").glob("*.jsonl") if ".answers" not in path.name)
     kept = journal.read_text().count("\n") - 1  # the first line says what batches may have
     assert kept == QUESTIONS
-    check_status(stopped.run, "failed" if stop == signal.SIGINT else "running")
+    check_status(stopped.run, "running" if stop == signal.SIGKILL else "failed")
     records = stopped.finish()
     assert f"slow: {kept} choices and answers were scored before" in (stopped.run / "main.log").read_text()
     assert records == expected
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=lambda stop: stop.name)
+def test_a_run_is_stopped_while_vllm_starts(stop, tmp_path):
+    stopped = Command(tmp_path)
+    process = stopped.start()
+    wait_until(lambda: process.poll() is not None or len(descendants(process)) > 2, "vLLM's worker has started")
+    stopped.check_stops(process, stop)
+    check_status(stopped.run, "failed")
+
+
+@pytest.mark.parametrize("sweep", [False, True], ids=["run", "sweep"])
+def test_what_is_stopped_while_vllm_ends_has_kept_its_records(sweep, expected, tmp_path):
+    stopped = Command(tmp_path, *["-m", f"hydra.sweep.dir={tmp_path / 'sweep'}"] * sweep)
+    (tmp_path / "sitecustomize.py").write_text(STOP_AMID_END)
+    process = stopped.start(PYTHONPATH=python_path(tmp_path))
+    assert process.wait(MOST) == INTERRUPTED
+    stopped.check_says_so()
+    assert (tmp_path / "stopped").exists()
+    check_status(tmp_path / "sweep" / "0" if sweep else stopped.run, "failed")
+    assert len([*(stopped.store / "records").glob("[!.]*/manifest.json")]) == 2  # of both tasks
+    assert Command(tmp_path).finish() == expected
 
 
 def test_a_cell_of_a_sweep_ends_and_its_processes_with_it(tmp_path):

@@ -7,6 +7,7 @@ import dataclasses
 import gzip
 import json
 import sys
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -213,7 +214,7 @@ def test_every_setting_is_read_in_some_run(read, tiny_model, tiny_llama, calib_f
         prepared = prepare(config(weights, full, own, "disabled"), tmp_path / "log", Memo())
         ServedEngine(prepared.scored.server, 64, 1).score([([5, 6], [7])])
     install_vllm(monkeypatch)
-    VllmSetup(ScoringSettings(), "float32", tmp_path / "log").load(prepared.source, None)
+    VllmSetup(ScoringSettings(), "float32", tmp_path / "log").load(prepared.source, None, ExitStack())
     (tmp_path / "cell").mkdir()
     line = CellLine(tmp_path / "cell", tmp_path, Labels(model="tiny", quantizer="rtn4"))
     ended = SimpleNamespace(start=lambda: None, is_alive=lambda: False, join=lambda: None, exitcode=0)

@@ -43,6 +43,7 @@ def test_a_pair_by_vllm_has_the_records_of_our_own_engine(run, monkeypatch, caps
         for file in ("records.parquet", "baseline.parquet")
         for cell in (ours, vllm)
     ]
+    assert calls.grace == [None] * len(calls.models)  # each has ended with its scoring
     assert abs(logprobs[0] - logprobs[1]).max() < 1e-4 and abs(logprobs[2] - logprobs[3]).max() < 1e-4
     origin = results.read(vllm.directory / "provenance.json", Provenance)
     assert {name: server.url for name, server in origin.servers.items()} == dict.fromkeys(
@@ -58,6 +59,13 @@ def test_a_pair_by_vllm_has_the_records_of_our_own_engine(run, monkeypatch, caps
     assert "Only the engine differs: the first run's model was run here in float32, the second's run here by vLLM" in " ".join(
         capsys.readouterr().out.split()
     )
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_vllms_end(run, monkeypatch):
+    calls = install_vllm(monkeypatch, stops_after=0)
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", "quant=none", *VLLM)
+    assert calls.grace == [0]
 
 
 def test_answers_that_a_model_writes_are_not_asked_of_vllm(run, monkeypatch):

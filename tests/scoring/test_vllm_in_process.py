@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def engine_of(source, tmp_path, monkeypatch):
     def make(checkpoint=None, dtype="float32", dequantize=True):
         scoring = ScoringSettings(VLLM, dequantize=dequantize, vllm=VllmSettings(eager=True))
         setup = VllmSetup(scoring, dtype, tmp_path / "libraries.log")
-        return setup.engine(setup.load(source, checkpoint), CONTEXT)
+        return setup.engine(setup.load(source, checkpoint, ExitStack()), CONTEXT)
 
     return make
 

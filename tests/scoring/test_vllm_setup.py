@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-import multiprocessing.util
 import re
+import signal
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -39,14 +40,21 @@ ROOT_CAUSE = "Engine core initialization failed. See root cause above."
 
 
 @pytest.fixture
-def engine_of(tiny_model, tmp_path):
+def stack():
+    """What ends vLLM."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def engine_of(tiny_model, tmp_path, stack):
     """A function that makes the engine of a model, or of its quantized weights, from settings."""
     source, log_file = locate_model(ModelSettings(path=str(tiny_model)), None), tmp_path / "libraries.log"
 
     def make(checkpoint=None, dequantize=True, **settings):
         scoring = ScoringSettings(VLLM, dequantize=dequantize, vllm=VllmSettings(**settings))
         setup = VllmSetup(scoring, "float32", log_file)
-        return setup.engine(setup.load(source, checkpoint), 1024)
+        return setup.engine(setup.load(source, checkpoint, stack), 1024)
 
     return make
 
@@ -84,20 +92,42 @@ def test_vllm_gets_the_settings_and_its_log_probabilities_are_the_scores(engine_
     assert origin.stated["executor"] == "ray" and origin.stated["dtype"] == "float32"
 
 
-def test_vllm_is_stopped_before_a_process_waits_for_its_children(engine_of, monkeypatch):
-    calls = install_vllm(monkeypatch)
-    engine = engine_of()
-    assert calls.stopped == 0
-    multiprocessing.util._run_finalizers(0)  # what a process of multiprocessing does before that
-    assert calls.stopped == 1
-    del engine
-
-
-def test_an_engine_that_is_gone_has_stopped_vllm(engine_of, monkeypatch):
+def test_vllm_ends_with_its_scoring(engine_of, stack, monkeypatch):
     calls = install_vllm(monkeypatch)
     engine_of()
-    gc.collect()
-    assert calls.stopped == 1
+    assert calls.ended == 0
+    stack.close()
+    assert calls.grace == [None]
+
+
+def test_vllm_that_is_refused_ends(engine_of, stack, monkeypatch):
+    calls = install_vllm(monkeypatch, logprobs=lambda ids: hashed_logprobs(ids).round(2))
+    with pytest.raises(UserError), stack:
+        engine_of()
+    assert calls.grace == [0]
+
+
+def test_a_signal_amid_vllms_end_takes_effect_after_it(engine_of, stack, monkeypatch):
+    calls = install_vllm(monkeypatch, stops_amid_end=signal.SIGINT)
+    engine_of()
+    with pytest.raises(KeyboardInterrupt):
+        stack.close()
+    assert calls.ended == 1
+
+
+def test_a_signal_that_vllm_catches_while_it_starts_ends_it(engine_of, monkeypatch):
+    calls = install_vllm(monkeypatch, stops_amid_start=signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        engine_of()
+    assert calls.models == []
+
+
+def test_vllm_is_asked_in_the_main_thread_which_signals_break_off(engine_of, monkeypatch):
+    calls = install_vllm(monkeypatch)
+    engine = engine_of()
+    calls.threads.clear()
+    engine.score(some_requests(4))
+    assert calls.threads == {threading.main_thread()}
 
 
 def test_a_run_that_stops_keeps_all_but_the_questions_under_way(engine_of, tmp_path, monkeypatch):

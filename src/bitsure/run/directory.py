@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,6 +18,7 @@ from bitsure.base.errors import UserError
 from bitsure.base.files import disk_errors, make_writable, write_text
 from bitsure.base.out_of_memory import memory_errors
 from bitsure.base.progress import working
+from bitsure.base.signals import signals_ignored
 from bitsure.config.run_config import read_run_config
 from bitsure.results import Status
 from bitsure.results.run_files import INTERRUPTED, State
@@ -102,24 +101,6 @@ def open_run(path: Path, config: dict[str, Any]) -> Iterator[RunDirectory]:
                 run._write_status(state="failed", error=message)
             raise
         run._write_status(state="done", stage=None)
-
-
-@contextmanager
-def signals_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C and SIGTERM within the block, which says how a run that is being stopped ended.
-
-    Whoever stops a run often signals twice: a terminal and the launcher do. Python handles signals in the main thread only;
-    in another one there is nothing to ignore.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def why_not_here(path: Path, config: dict[str, Any]) -> str | None:

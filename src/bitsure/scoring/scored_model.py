@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -69,12 +70,13 @@ class ModelSetup(ABC):
         """Return what changes the log-probabilities of a model besides its weights and the questions."""
 
     @abstractmethod
-    def load(self, source: Source, checkpoint: Path | None) -> LoadedModel:
+    def load(self, source: Source, checkpoint: Path | None, stack: ExitStack) -> LoadedModel:
         """Load a model.
 
         Args:
             source: The full-precision model.
             checkpoint: A directory with its quantized weights; None for full precision.
+            stack: Ends the program that runs the model, if one is started for it.
 
         Raises:
             UserError: If the model is no causal language model.
@@ -109,7 +111,7 @@ class LocalSetup(ModelSetup):
         }
 
     @override
-    def load(self, source: Source, checkpoint: Path | None) -> LoadedModel:
+    def load(self, source: Source, checkpoint: Path | None, stack: ExitStack | None = None) -> LoadedModel:
         from bitsure.scoring.local.trial import check_causal
 
         if checkpoint is not None and not self.scoring.dequantize:

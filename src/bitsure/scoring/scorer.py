@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,7 +118,7 @@ class Scorer:
             total = sum(self._loaded[name].count_requests(settings) for name in names)
         lm: HookedLM | None = None
         unit = " and ".join(sorted({"answers" if self._loaded[name].has_written_answers else "choices" for name in names}))
-        with progress(f"scoring {label}", total, unit) as advance, terminal.output_to(self.log_file):
+        with progress(f"scoring {label}", total, unit) as advance, terminal.output_to(self.log_file), ExitStack() as stack:
             for name in names:
                 with self.kept.lock(model, name):
                     if self.kept.has(model, name, to_read=True):
@@ -125,16 +126,18 @@ class Scorer:
                         self.kept.journals(model, name).remove()
                         continue
                     if lm is None:
-                        lm = self._load_model(model, checkpoint, advance)
+                        lm = self._load_model(model, checkpoint, advance, stack)
                         for task in names:  # Setting the batches of all now lets a process that resumes make the same.
                             self.kept.journals(model, task).begin(lm)
                     self._score_task(name, model, lm, label)
 
-    def _load_model(self, model: ScoredModel, checkpoint: Path | None, advance: Callable[[int], None]) -> HookedLM:
+    def _load_model(
+        self, model: ScoredModel, checkpoint: Path | None, advance: Callable[[int], None], stack: ExitStack
+    ) -> HookedLM:
         from bitsure.scoring.hooked_lm import HookedLM
 
         setup, task = self.kept.setup(model), self.questions.task
-        loaded = setup.load(model.source, checkpoint)
+        loaded = setup.load(model.source, checkpoint, stack)
         make_engine = partial(setup.engine, loaded)
         lm = HookedLM(loaded.model, loaded.tokenizer, make_engine, advance, task.add_bos, task.score_bos)
         lm.generator = setup.generator(loaded, lm.tokenizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,11 +31,11 @@ class ServerSetup(ModelSetup):
     """How a model is scored that another program runs."""
 
     @abstractmethod
-    def start(self, source: Source, checkpoint: Path | None) -> Server:
+    def start(self, source: Source, checkpoint: Path | None, stack: ExitStack) -> Server:
         """Return the program, tested; arguments are those of `load`."""
 
     @override
-    def load(self, source: Source, checkpoint: Path | None) -> LoadedModel:
+    def load(self, source: Source, checkpoint: Path | None, stack: ExitStack) -> LoadedModel:
         """Return the model's config and tokenizer, and the program that has its weights."""
         import torch
         from transformers import AutoConfig
@@ -46,7 +47,7 @@ class ServerSetup(ModelSetup):
         parameters = empty_model(source.path, trust).parameters
         stand_in = SimpleNamespace(config=config, device=torch.device("cpu"), parameters=parameters)
         model, tokenizer = cast("PreTrainedModel", stand_in), source.load_tokenizer()
-        return LoadedModel(model, tokenizer, None, self.start(source, checkpoint))
+        return LoadedModel(model, tokenizer, None, self.start(source, checkpoint, stack))
 
     @override
     def engine(self, loaded: LoadedModel, max_length: int) -> Engine:
@@ -73,5 +74,5 @@ class ServedSetup(ServerSetup):
         return {"libraries": libraries, "context": self.server.context}  # which decides where prompts are cut
 
     @override
-    def start(self, source: Source, checkpoint: Path | None) -> Server:
+    def start(self, source: Source, checkpoint: Path | None, stack: ExitStack) -> Server:
         return self.server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -53,7 +54,7 @@ class VllmSetup(ServerSetup):
         }
 
     @override
-    def start(self, source: Source, checkpoint: Path | None) -> Server:
+    def start(self, source: Source, checkpoint: Path | None, stack: ExitStack) -> Server:
         """Let vLLM load the model, and test what it answers as a server's answers are."""
         settings = self.scoring.vllm
         context = settings.context or context_length(source.path)
@@ -65,7 +66,7 @@ class VllmSetup(ServerSetup):
                 raise UserError(f"scoring.engine=vllm: {error.reason} scoring.engine=local runs it.") from error
             packed = self._packed(checkpoint is not None)
             model = ModelFiles(directory, source.path, label, context, source.settings.trust_remote_code, packed)
-            program = VllmProgram(model, settings, self.dtype, self.log_file)
+            program = stack.enter_context(VllmProgram(model, settings, self.dtype, self.log_file))
         test = SelfTest(program, source.name, source.load_tokenizer(), settings.tolerance)
         result = test.run()
         origin = ServedOrigin(
@@ -79,7 +80,7 @@ class VllmSetup(ServerSetup):
             stated=program.stated,
             in_process=True,
         )
-        asked = ServerSettings(concurrency=1, prompts=settings.questions, tolerance=settings.tolerance)
+        asked = ServerSettings(prompts=settings.questions, tolerance=settings.tolerance)
         spread = max(mean_distance(result.reference, answer) for answer in result.answers)
         return Server(asked, test.model, test, result.reference, spread, origin, context, key={})
 

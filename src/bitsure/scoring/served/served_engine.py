@@ -63,41 +63,44 @@ class ServedEngine(Engine):
             UserError: If the server stops to answer, answers about other tokens, or has become another model meanwhile; what
                 was scored of this task is then forgotten.
 
-        Nothing is yielded before the server was seen to have the same model after it: so the journal has answers of this model
-        alone, whatever stops the run.
+        Nothing of a server is yielded before the server was seen to have the same model after it: so the journal has answers of
+        this model alone, whatever stops the run.
         """
-        stopped = self.server.model.client.stopped
-        stopped.clear()
+        self.server.model.client.stopped.clear()
         waiting = sorted(requests.keys() - known.keys(), key=lambda i: (-sum(map(len, requests[i])), i))
         if waiting:
             self._check_fits(sum(map(len, requests[waiting[0]])))
         size = self.server.settings.prompts
-        batches = [waiting[start : start + size] for start in range(0, len(waiting), size)]
+        starts = range(0, len(waiting), size)
+        batches: list[Requests] = [{i: requests[i] for i in waiting[start : start + size]} for start in starts]
+        # vLLM in this process has one model as long as it runs. Asked in the main thread, Ctrl-C breaks it off.
+        answers = map(self._score, batches) if self.origin.in_process else self._ask_server(batches, journal)
+        for scored in answers:
+            self.tokens += sum(sum(map(len, requests[i])) for i in scored)
+            yield scored
+
+    def _ask_server(self, batches: list[Requests], journal: Journal) -> Iterator[dict[int, Scored]]:
+        """Yield what a server says of each batch, several at one time, once it was seen to have the same model."""
         unchecked: list[dict[int, Scored]] = []
-        checked_after = 1 if self.origin.in_process else CHECKED_AFTER
         with ThreadPoolExecutor(self.server.settings.concurrency) as pool:
             running: set[Future[dict[int, Scored]]] = set()
             try:
                 while batches or running:
                     while batches and len(running) < self.server.settings.concurrency:
-                        running.add(pool.submit(self._score, {i: requests[i] for i in batches.pop(0)}))
+                        running.add(pool.submit(self._score, batches.pop(0)))
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     unchecked += [future.result() for future in done]
-                    if len(unchecked) >= checked_after or not (batches or running):
+                    if len(unchecked) >= CHECKED_AFTER or not (batches or running):
                         self._check_same(journal)
-                        for scored in unchecked:
-                            self.tokens += sum(sum(map(len, requests[i])) for i in scored)
-                            yield scored
+                        yield from unchecked
                         unchecked = []
             finally:
-                stopped.set()
+                self.server.model.client.stopped.set()
                 for future in running:
                     future.cancel()
 
     def _check_same(self, journal: Journal) -> None:
         """Raise UserError, and remove the journal, if the server has another model than at the beginning."""
-        if self.origin.in_process:  # which has one model as long as it runs
-            return
         if (change := self.server.serves_another()) is not None:
             journal.remove()
             raise self.server.model.client.refusal(

@@ -7,17 +7,18 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
-from multiprocessing.util import Finalize
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from typing_extensions import override
 
 from bitsure.base import terminal
 from bitsure.base.errors import NotInstalled
+from bitsure.base.signals import signals_held, signals_not_caught
 from bitsure.base.versions import installed_version
 from bitsure.config.vllm_settings import VllmSettings
 from bitsure.scoring.served.completion_service import CompletionService
@@ -49,8 +50,8 @@ class ModelFiles:
     """Whether quantized weights are packed, for vLLM's own kernels."""
 
 
-class VllmProgram(CompletionService):
-    """Runs a model by vLLM, as its checkpoint says, quantized or not.
+class VllmProgram(CompletionService, AbstractContextManager["VllmProgram"]):
+    """Runs a model by vLLM, as its checkpoint says, quantized or not; vLLM's processes end with the `with` block.
 
     Args:
         model: The model.
@@ -74,7 +75,8 @@ class VllmProgram(CompletionService):
         self._one_at_a_time = threading.Lock()
         os.environ[STARTED_BY] = str(os.getpid())
         gc.collect()  # an earlier model leaves the memory before this one is loaded
-        with terminal.descriptors_to(log_file), self._failures_refused():  # whose processes stay
+        # vLLM catches Ctrl-C while its engine starts, and waits for the engine 10 minutes more.
+        with terminal.descriptors_to(log_file), self._failures_refused(), signals_not_caught():  # whose processes stay
             self._llm = vllm.LLM(
                 model=str(model.directory),
                 tokenizer=str(model.tokenizer),
@@ -89,8 +91,12 @@ class VllmProgram(CompletionService):
                 enforce_eager=settings.eager,
                 seed=0,
             )
-        # The process of a sweep's cell waits for its children without the exit handlers by which vLLM would end its own.
-        Finalize(self, self._llm.llm_engine.engine_core.shutdown, exitpriority=0)
+
+    @override
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        # vLLM gives its processes 5 seconds to end, then kills them. A run that is stopped gives none.
+        with signals_held():
+            self._llm.llm_engine.engine_core.shutdown(timeout=0 if kind else None)
 
     @contextmanager
     def _failures_refused(self) -> Iterator[None]:

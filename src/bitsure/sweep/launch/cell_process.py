@@ -27,11 +27,12 @@ from bitsure.base import terminal
 from bitsure.base.errors import NotInstalled, UserError
 from bitsure.base.processes import end_with_parent
 from bitsure.base.progress import begin_cell
+from bitsure.base.signals import signals_ignored
 from bitsure.config.schema import Config, resolved
 from bitsure.quantize.plan import library_versions
 from bitsure.quantize.quantizer import as_quantizer
 from bitsure.results.run_files import INTERRUPTED, State
-from bitsure.run.directory import is_done, read_status, signals_ignored, write_end
+from bitsure.run.directory import is_done, read_status, write_end
 from bitsure.sweep.launch import gpus
 from bitsure.sweep.launch.cell_line import CellLine
 
