@@ -37,7 +37,10 @@ def test_a_busy_server_is_asked_again():
         ({"body": b"<html><body>Welcome</body></html>"}, r"'text/html' and no JSON object: '<html>.*mostly ends in /v1"),
         ({"body": b"[]"}, "no JSON object"),
         ({"dies_after": 0}, r"answers no more, after 3 tries .*Run the same command again when it is back"),
-        ({"delay": 0.3, "timeout": 0.05}, "no answer within 0.05 seconds; server.timeout is the limit"),
+        (
+            {"delay": 0.3, "timeout": 0.05},
+            r"no answer within 0.05 seconds \(tries: 2\)\. .*with a larger server.timeout",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(wrong, message):

@@ -110,11 +110,13 @@ class CompletionsClient(CompletionService):
     def _unreachable(self, error: httpx.RequestError, tries: int) -> UserError:
         import httpx
 
-        if isinstance(error, httpx.TimeoutException):
-            reason = f"no answer within {self._timeout:g} seconds; server.timeout is the limit, and fewer requests at one time"
-            reason += " (server.concurrency) are answered sooner"
-        else:
-            reason = self.quoted(str(error) or type(error).__name__)
+        if isinstance(error, httpx.ReadTimeout):
+            return self.refusal(
+                f"the server gives no answer within {self._timeout:g} seconds (tries: {tries + 1}). Run the same command again "
+                "with a larger server.timeout, or with fewer questions at one time (server.prompts, server.concurrency): what "
+                "was scored is kept, but for the last answers"
+            )
+        reason = self.quoted(str(error) or type(error).__name__)
         if tries:
             return self.refusal(
                 f"the server answers no more, after {tries + 1} tries ({reason}). Run the same command again when it is back: "
