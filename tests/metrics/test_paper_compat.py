@@ -26,12 +26,16 @@ def rows(logprobs, gold):
     return [record(z, gold=g, doc_id=i) for i, (z, g) in enumerate(zip(logprobs, gold, strict=True))]
 
 
+def numbers_of(records):
+    return paper_compat.paper_numbers(*paper_compat.probabilities(to_table(records)))
+
+
 @needs_shared
 def test_every_number_is_the_notebooks():
     """To the last bit, but for the order in which 100 bins are added up."""
     for case in cases():
         for side in ("full", "quantized"):
-            found = paper_compat.paper_numbers(rows(case[f"choice_logprobs_{side}"], case["gold"]))
+            found = numbers_of(rows(case[f"choice_logprobs_{side}"], case["gold"]))
             assert found == pytest.approx(case["expected"][side], rel=4e-16, abs=0)
 
 
@@ -53,11 +57,11 @@ def test_its_calibration_error_is_large_on_calibrated_data():
     rng = np.random.default_rng(0)
     p = rng.uniform(0, 1, 20_000)
     gold = (rng.random(20_000) < p).astype(int)
-    assert paper_compat.numbers(np.stack([1 - p, p], axis=1), gold)["ace"] == pytest.approx(0.25, abs=0.01)
+    assert paper_compat.paper_numbers(np.stack([1 - p, p], axis=1), gold)["ace"] == pytest.approx(0.25, abs=0.01)
 
 
 def test_entropy_does_not_exist_where_a_probability_is_zero():
-    assert np.isnan(paper_compat.numbers(np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([0, 1]))["entropy"])
+    assert np.isnan(paper_compat.paper_numbers(np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([0, 1]))["entropy"])
 
 
 @pytest.mark.parametrize("choices", [2, 3, 5])
@@ -69,7 +73,7 @@ def test_what_is_resampled_is_what_the_notebook_computes(choices):
         gold = rng.integers(0, choices, n)
         answers = NotebookAnswers(p, gold)
         found = {name: one.value(answers) for name, one in paper_metrics(choices).items()}
-        assert found == pytest.approx(paper_compat.numbers(p, gold), rel=1e-12, abs=1e-14)
+        assert found == pytest.approx(paper_compat.paper_numbers(p, gold), rel=1e-12, abs=1e-14)
 
 
 @pytest.mark.parametrize("choices", [2, 4])
@@ -81,11 +85,12 @@ def test_its_intervals_are_of_the_resampled_notebook(choices):
     weights = resample_weights(n, 300, 0)
     p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
     drawn = [
-        paper_compat.numbers(p[index], gold[index]) for index in (np.repeat(np.arange(n), w.astype(int)) for w in weights.T)
+        paper_compat.paper_numbers(p[index], gold[index])
+        for index in (np.repeat(np.arange(n), w.astype(int)) for w in weights.T)
     ]
     for name, one in paper_estimates(found, weights, None).items():
         again = np.array([numbers[name] for numbers in drawn])
-        assert one.value == paper_compat.paper_numbers(found)[name] and one.replicates is not None
+        assert one.value == numbers_of(found)[name] and one.replicates is not None
         if name == "ace" and choices > 2:  # its ranges are held as they are, and the notebook's move
             assert one.standard_error == pytest.approx(again.std(), rel=0.25)
         else:
@@ -108,4 +113,4 @@ def test_all_of_its_numbers_have_intervals():
 
 def test_questions_with_another_number_of_choices_are_left_out():
     some = rows([[-1, -2], [-2, -1], [-1, -2, -3]], [0, 0, 2])
-    assert paper_compat.paper_numbers(some) == paper_compat.paper_numbers(some[:2])
+    assert numbers_of(some) == numbers_of(some[:2])

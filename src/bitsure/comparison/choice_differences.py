@@ -74,15 +74,10 @@ def _by_place(compared: ComparedPairs, before: pa.Table, after: pa.Table, normal
 
 def _paper_compat(before: pa.Table, after: pa.Table, resampling: Resampling, level: float) -> dict[str, Difference]:
     """Return the study's numbers, with its t-test of full − quantized, the other way round than everything else here."""
-    was, now = paper_compat.paper_numbers(before), paper_compat.paper_numbers(after)
-    estimates = paper_estimates(after, resampling.weights, resampling.clusters, minus=before)
-    n = len(paper_compat.kept(after))
-    results = {
-        f"{PAPER_COMPAT}{name}": summarize(
-            Difference, point_estimate, n, resampling, level, baseline=was[name], quantized=now[name]
-        )
-        for name, point_estimate in estimates.items()
-    }
+    n, results = len(paper_compat.kept(after)), {}
+    for name, point_estimate in paper_estimates(after, resampling.weights, resampling.clusters, minus=before).items():
+        sides = dict(zip(("quantized", "baseline"), point_estimate.sides, strict=True))
+        results[f"{PAPER_COMPAT}{name}"] = summarize(Difference, point_estimate, n, resampling, level, **sides)
     changes = paper_compat.gold_probability(before) - paper_compat.gold_probability(after)
     test = paired_t_test(changes, None, None, level, STUDY_ALPHA)
     studied = f"{PAPER_COMPAT}conf_true"

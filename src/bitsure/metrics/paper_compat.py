@@ -13,29 +13,21 @@ import numpy as np
 import pyarrow as pa
 
 from bitsure.metrics.arrays import FloatArray, IntArray
-from bitsure.records.record import Records, flat_column, to_table
+from bitsure.records.record import flat_column
 
 BINS, RANGES, SCE_BINS = 100, 15, 15
 
 
-def paper_numbers(records: Records) -> dict[str, float]:
-    """Return the notebook's numbers of one task's records.
-
-    They are conf, conf_true, c_pos, c_neg, entropy, ace and mce; sce with more than two choices.
-    """
-    return numbers(*probabilities(to_table(records)))
-
-
-def gold_probability(records: Records) -> FloatArray:
+def gold_probability(records: pa.Table) -> FloatArray:
     """Return the probability of the (first) right choice of each question that is kept, shape (N,)."""
-    p, gold = probabilities(to_table(records))
+    p, gold = probabilities(records)
     of_gold: FloatArray = p[np.arange(len(p)), gold]
     return of_gold
 
 
-def kept(records: Records) -> IntArray:
+def kept(records: pa.Table) -> IntArray:
     """Return the rows with as many choices as the first one, shape (N,)."""
-    widths = np.diff(flat_column(to_table(records), "choice_logprobs")[1])
+    widths = np.diff(flat_column(records, "choice_logprobs")[1])
     return np.flatnonzero(widths == widths[0])
 
 
@@ -50,7 +42,7 @@ def probabilities(records: pa.Table) -> tuple[FloatArray, IntArray]:
     return p, gold[first[:-1]][rows]
 
 
-def numbers(p: FloatArray, gold: IntArray) -> dict[str, float]:
+def paper_numbers(p: FloatArray, gold: IntArray) -> dict[str, float]:
     """Return the notebook's numbers.
 
     Args:
@@ -58,7 +50,7 @@ def numbers(p: FloatArray, gold: IntArray) -> dict[str, float]:
         gold: The index of the right choice, shape (N,).
 
     Returns:
-        Name → number, as in `paper_numbers`.
+        Name → number: conf, conf_true, c_pos, c_neg, entropy, ace and mce; sce with more than two choices.
     """
     confidence, prediction = p.max(1), p.argmax(1)
     right = prediction == gold

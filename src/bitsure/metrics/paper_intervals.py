@@ -73,9 +73,13 @@ def paper_estimates(
         None if clusters is None else clusters[rows],
         minus=other,
     )
-    now = paper_compat.numbers(answers.p, answers.gold)
-    before = paper_compat.numbers(other.p, other.gold) if other else dict.fromkeys(estimates, 0.0)
-    return {name: replace(result, value=now[name] - before[name]) for name, result in estimates.items()}
+    now = paper_compat.paper_numbers(answers.p, answers.gold)
+    if other is None:
+        return {name: replace(result, value=now[name]) for name, result in estimates.items()}
+    was = paper_compat.paper_numbers(other.p, other.gold)
+    return {
+        name: replace(result, value=now[name] - was[name], sides=(now[name], was[name])) for name, result in estimates.items()
+    }
 
 
 def paper_metrics(n_choices: int) -> dict[str, SumStatistic[NotebookAnswers]]:
