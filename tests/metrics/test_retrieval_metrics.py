@@ -51,3 +51,9 @@ def test_other_questions_have_no_places():
     rows = [record([-1, -2], doc_id=i) for i in range(3)]
     assert not any(map(place_in_name, measure(rows, SETTINGS)["t"]))
     assert place_in_name("accuracy") is None
+
+
+def test_a_question_without_a_place_among_others_is_at_none():
+    rows = [dataclasses.replace(row, length=None) if row.doc_id == 0 else row for row in placed(4)]
+    values = measure(rows, SETTINGS)["t"]
+    assert values["retrieval/accuracy_length_128_depth_0"].n == 9 and values["retrieval/accuracy_length_512_depth_0"].n == 10

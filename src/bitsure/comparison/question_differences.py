@@ -29,7 +29,7 @@ from bitsure.metrics.significance import z_test
 from bitsure.metrics.statistic import Statistic, SumStatistic
 from bitsure.metrics.task_results import summarize
 from bitsure.metrics.temperature import fitted_temperature
-from bitsure.results.measurement import Difference, Interval
+from bitsure.results.measurement import Difference
 
 NONE: Mapping[str, Any] = {}
 
@@ -126,7 +126,7 @@ def metric_differences(
         )
         if name == SQUARED_CALIBRATION:
             before, after = (estimate({name: metric}, side, None, resampling.clusters)[name] for side in (full, quantized))
-            sides = {"baseline_ci": _if_finite(before.interval(level)), "quantized_ci": _if_finite(after.interval(level))}
+            sides = {"baseline_ci": before.finite_interval(level), "quantized_ci": after.finite_interval(level)}
             results[name] = results[name].model_copy(update=sides)
         if name != PRIMARY:
             results[name] = with_test(results[name], z_test(estimates[name], level))
@@ -146,11 +146,7 @@ def temperature_difference(pairs: QuestionPairs, resampling: Resampling, level: 
         resampling,
         level,
         baseline=before.value,
-        baseline_ci=_if_finite(before.interval(level)),
+        baseline_ci=before.finite_interval(level),
         quantized=after.value,
-        quantized_ci=_if_finite(after.interval(level)),
+        quantized_ci=after.finite_interval(level),
     )
-
-
-def _if_finite(interval: Interval) -> Interval | None:
-    return interval if all(map(math.isfinite, interval)) else None

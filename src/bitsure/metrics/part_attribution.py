@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -119,7 +118,7 @@ def _effect(measured: MeasuredParts, level: float, model: str) -> PartEffect:
 def _divergence(measured: MeasuredParts, model: str, level: float) -> tuple[float, Interval | None]:
     segments = _Segments(np.array(measured.divergences[model]), np.array(measured.tokens, dtype=float))
     estimated = estimate({"": DIVERGENCE}, segments, None, np.array(measured.units))[""]
-    return max(estimated.value, 0.0), _finite(estimated.interval(level))
+    return max(estimated.value, 0.0), estimated.finite_interval(level)
 
 
 def _change(measured: MeasuredParts, model: str, level: float) -> tuple[float | None, Interval | None]:
@@ -128,7 +127,7 @@ def _change(measured: MeasuredParts, model: str, level: float) -> tuple[float | 
     full, own = (np.array(measured.true_label_probs[name]) for name in (FULL, model))
     statistic = mean(lambda changes: changes, least=-1.0, most=1.0)
     estimated = estimate({"": statistic}, own - full, None, _question_clusters(measured))[""]
-    return estimated.value, _finite(estimated.interval(level))
+    return estimated.value, estimated.finite_interval(level)
 
 
 def _question_clusters(measured: MeasuredParts) -> IntArray:
@@ -142,7 +141,3 @@ def _question_clusters(measured: MeasuredParts) -> IntArray:
         clusters[of_task] = n + (np.arange(len(of_task)) if codes is None else codes)
         n = int(clusters[of_task].max()) + 1
     return clusters
-
-
-def _finite(interval: tuple[float, float]) -> Interval | None:
-    return interval if all(map(math.isfinite, interval)) else None

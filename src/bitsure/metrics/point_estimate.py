@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from bitsure.metrics import bootstrap
 from bitsure.metrics.arrays import FloatArray
+from bitsure.results.measurement import Interval
 
 NO_SIDES = (math.nan, math.nan)
 NO_INTERVAL = "none: "  # what the method of an estimate without an interval begins with; the reason follows
@@ -50,10 +51,15 @@ class PointEstimate:
     standardized: tuple[float, float] = NO_SIDES
     variance_error: float = math.nan
 
-    def interval(self, level: float) -> tuple[float, float]:
+    def interval(self, level: float) -> Interval:
         """Return the confidence interval at a level in (0, 1); NaN where there is none."""
         low, high = self._ends(level)
         return min(max(low, self.least), self.most), min(max(high, self.least), self.most)
+
+    def finite_interval(self, level: float) -> Interval | None:
+        """Return the confidence interval at a level in (0, 1); None where there is none."""
+        interval = self.interval(level)
+        return interval if all(map(math.isfinite, interval)) else None
 
     def _ends(self, level: float) -> tuple[float, float]:
         if self.shape == "none":

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -38,15 +39,14 @@ def place_in_name(metric: str) -> tuple[str, Place] | None:
 
 
 def questions_by_place(records: pa.Table) -> dict[Place, BoolArray]:
-    """Return which questions each place has, shape (n,) each; none where the questions have no length and depth.
+    """Return which questions each place has, shape (n,) each; questions without a length and a depth are at none.
 
     Args:
         records: One task's records, n of them.
     """
-    if records["length"].null_count:
-        return {}
-    lengths, depths = records["length"].to_numpy(), pc.round(pc.multiply(records["depth"], 100)).to_numpy()
-    places = sorted({Place(int(length), int(depth)) for length, depth in zip(lengths, depths, strict=True)})
+    lengths, depths = records["length"].to_numpy(), pc.round(pc.multiply(records["depth"], 100)).to_numpy()  # NaN for null
+    known = np.isfinite(lengths) & np.isfinite(depths)
+    places = sorted({Place(int(length), int(depth)) for length, depth in zip(lengths[known], depths[known], strict=True)})
     return {place: (lengths == place.length) & (depths == place.depth) for place in places}
 
 

@@ -28,6 +28,7 @@ UNITS_SCHEMA = pa.schema(
         ("vocabulary", pa.int64()),  # how many tokens the model gives probabilities to; null where it is not known
     ]
 )
+OF_TOKENS = ("position", "token", "logprob", "top_token", "top_prob", "kl_divergence")  # texts.parquet's columns, kept a token
 DOCUMENT, WINDOW = "document", "window"
 """What a row stands for: what intervals resample, since tokens within it are not independent."""
 
@@ -104,45 +105,39 @@ def compared_with_each_other(baseline: pa.Table, quantized: pa.Table) -> bool:
 
 def _units(task: str, tokens: pa.Table, made_from: Mapping[str, Any]) -> pa.Table:
     unit = unit_name(tokens)
-    numbers = tokens[unit].to_numpy()
-    order = np.argsort(numbers, kind="stable")
-    units, starts = np.unique(numbers[order], return_index=True)
-    logprobs = tokens["logprob"].to_numpy()[order].astype(np.float64)
+    tokens = tokens.take(pa.array(np.argsort(tokens[unit].to_numpy(), kind="stable")))
+    units, starts = np.unique(tokens[unit].to_numpy(), return_index=True)
+    logprobs = tokens["logprob"].to_numpy().astype(np.float64)
     text = made_from.get("text", {})
     ours, cut = hash_json([task, text.get("sha256")]), hash_json(text)
-    n = len(units)
-    offsets = pa.array(np.append(starts, len(order)), pa.int32())
+    hashes, n = [hash_json([ours, unit, number]) for number in units.tolist()], len(units)
+    offsets = pa.array(np.append(starts, len(tokens)), pa.int32())
     ones = pa.array(np.arange(n + 1), pa.int32())
-    of_tokens = {
-        name: pa.ListArray.from_arrays(offsets, pa.array(tokens[column].to_numpy()[order]))
-        for name, column in (
-            ("tokens", "token"),
-            ("top_tokens", "top_token"),
-            ("top_probs", "top_prob"),
-            ("positions", "position"),
-        )
-    }
+    lists = {name: pa.ListArray.from_arrays(offsets, tokens[name].combine_chunks()) for name in OF_TOKENS}
     divergences, scored_by, compared_with = pa.nulls(n), _model(made_from), None
     if tokens["kl_divergence"].null_count == 0:
-        divergences = pa.ListArray.from_arrays(offsets, pa.array(tokens["kl_divergence"].to_numpy()[order]))
+        divergences = lists["kl_divergence"]
         compared_with = _model({**made_from, "weights": None})
     greedy = tokens["token"].to_numpy() == tokens["top_token"].to_numpy()
     columns = {
         "task": [task] * n,
         "doc_id": units.astype(np.int64),
-        "doc_hash": [hash_json([ours, unit, number]) for number in units.tolist()],
+        "doc_hash": hashes,
         "prompt_hash": [cut] * n,
-        "target_hash": [""] * n if unit == DOCUMENT else _hashes(tokens["token"].to_numpy()[order], starts),
+        "target_hash": [""] * n if unit == DOCUMENT else _hashes(tokens["token"].to_numpy(), starts),
         "choices": [[unit]] * n,
         "gold": [[0]] * n,
         "choice_logprobs": pa.ListArray.from_arrays(ones, np.add.reduceat(logprobs, starts)),
-        "choice_tokens": pa.ListArray.from_arrays(ones, pa.array(np.diff(starts, append=len(order)), pa.int32())),
-        "choice_greedy": pa.ListArray.from_arrays(ones, np.logical_and.reduceat(greedy[order], starts)),
-        "token_logprobs": pa.ListArray.from_arrays(ones, pa.ListArray.from_arrays(offsets, logprobs.astype(np.float32))),
-        "cluster": [hash_json([ours, unit, number]) for number in units.tolist()],
+        "choice_tokens": pa.ListArray.from_arrays(ones, pa.array(np.diff(starts, append=len(tokens)), pa.int32())),
+        "choice_greedy": pa.ListArray.from_arrays(ones, np.logical_and.reduceat(greedy, starts)),
+        "token_logprobs": pa.ListArray.from_arrays(ones, lists["logprob"]),
+        "cluster": hashes,
         **{name: pa.nulls(n) for name in ("words", "length", "depth")},
-        "bytes": np.add.reduceat(tokens["bytes"].to_numpy()[order].astype(np.int64), starts),
-        **of_tokens,
+        "bytes": np.add.reduceat(tokens["bytes"].to_numpy().astype(np.int64), starts),
+        "tokens": lists["token"],
+        "top_tokens": lists["top_token"],
+        "top_probs": lists["top_prob"],
+        "positions": lists["position"],
         "kl_divergences": divergences,
         "scored_by": pa.array([scored_by] * n, pa.string()),
         "compared_with": pa.array([compared_with] * n, pa.string()),
