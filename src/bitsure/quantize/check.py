@@ -20,6 +20,7 @@ from bitsure.quantize.calibration.windows import draw_windows
 from bitsure.quantize.modules import empty_modules
 from bitsure.quantize.plan import Plan
 from bitsure.quantize.quantizer import QuantizationTarget, Quantizer, as_quantizer
+from bitsure.quantize.refusals import not_quantizable
 
 if TYPE_CHECKING:
     import torch
@@ -43,10 +44,7 @@ def check_model(model: ModelSettings, settings: QuantizerSettings, noise_control
         raise UserError("model.device_map: noise is added to weights in memory, not to those it leaves on disk. Leave one out.")
     quantizer.check_model_settings(model)
     if model.unquantizable is not None and not quantizer.is_full_precision:
-        raise UserError(
-            f"quant={quantizer.name}: {model.name} cannot be quantized here: {model.unquantizable}. "
-            "quant=none scores it in full precision."
-        )
+        raise not_quantizable(f"quant={quantizer.name}: {model.name} cannot be quantized here: {model.unquantizable}.")
     return quantizer
 
 
@@ -121,8 +119,7 @@ def _check_weights(quantizer: Quantizer, target: QuantizationTarget) -> None:
     if quantizer.quantizes_whole_model:
         return
     if unknown := unknown_weights(target.modules):
-        raise UserError(
+        raise not_quantizable(
             f"quant={quantizer.name}: {target.source.name} has {len(unknown)} weights in its blocks that are no linear "
-            f"layers and would stay as they are: {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}. "
-            "quant=none scores it in full precision."
+            f"layers and would stay as they are: {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}."
         )

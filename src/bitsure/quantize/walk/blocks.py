@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from bitsure.base.errors import UserError, in_one_line
+from bitsure.base.errors import in_one_line
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.base.resources import free_memory
 from bitsure.models.load import BUILD_ERRORS
 from bitsure.models.offloading import weights_in_memory
+from bitsure.quantize.refusals import not_quantizable
 from bitsure.quantize.walk.expert_inputs import idle_experts_reached, on_demand, on_device
 from bitsure.quantize.walk.mixtures import in_experts
 from bitsure.quantize.walk.replay import Replay
@@ -80,9 +81,9 @@ def walk(model: nn.Module, windows: torch.Tensor, reach_all: bool = False) -> It
         if is_out_of_memory(error):
             raise
         log.info("%s's own error", type(model).__name__, exc_info=error)
-        raise UserError(
+        raise not_quantizable(
             "The model's blocks cannot be gone through one by one, because its code fails where they only hand on hidden "
-            f"states ({in_one_line(error)}). Nothing here can be quantized. quant=none scores it in full precision."
+            f"states ({in_one_line(error)}). Nothing here can be quantized."
         ) from error
     home, fast = hidden[0].device, torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if fast != home and sum(map(_bytes, hidden)) <= STATES_SHARE * free_memory(fast):
@@ -155,9 +156,9 @@ def _enter(model: Any, blocks: nn.ModuleList, batches: Sequence[torch.Tensor]) -
             if number == 0:
                 hidden.append(states)
             if number in calls and not _same(calls[number], (args, kwargs)):
-                raise UserError(
+                raise not_quantizable(
                     f"The model's block {number} is called with other arguments for each text, besides its hidden states: "
-                    "going through it block by block would give it the wrong ones. quant=none scores it in full precision."
+                    "going through it block by block would give it the wrong ones."
                 )
             calls[number] = (args, kwargs)
             return (states, *[None] * (size - 1)) if size else states
@@ -183,9 +184,9 @@ def _size_of_output(body: nn.Module, blocks: nn.ModuleList, ids: torch.Tensor) -
     def check(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         others = [value for value in (outputs[0][1:] if isinstance(outputs[0], tuple | list) else ()) if value is not None]
         if any(value is other for value in (*args, *kwargs.values()) for other in others):
-            raise UserError(
+            raise not_quantizable(
                 "The model's blocks give each other more than hidden states, which going through them one by one would lose: "
-                "nothing here can be quantized. quant=none scores it in full precision."
+                "nothing here can be quantized."
             )
 
     def stop(block: nn.Module, inputs: tuple[Any, ...]) -> None:

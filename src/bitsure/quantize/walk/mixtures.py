@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from bitsure.base.errors import UserError
+from bitsure.quantize.refusals import not_quantizable
 
 LIST = "experts"  # what transformers, and code that comes with models, call the list
 GATES = ("gate", "router")
@@ -208,9 +208,9 @@ def _check_same(name: str, fused: nn.Module, separate: SeparateExperts) -> None:
     expected, given = fused(x, index, shares).float(), separate(x, index, shares).float()
     change = torch.linalg.vector_norm(given - expected)
     if not change <= SAME.get(weight.dtype, SAME[torch.float16]) * torch.linalg.vector_norm(expected):
-        raise UserError(
+        raise not_quantizable(
             f"{name}: {type(fused).__name__} does not compute what its experts compute one by one, so that they cannot be "
-            "quantized by themselves. quant=none scores the model in full precision."
+            "quantized by themselves."
         )
 
 

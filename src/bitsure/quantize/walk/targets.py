@@ -10,6 +10,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from bitsure.base.errors import UserError
+from bitsure.quantize.refusals import not_quantizable
 from bitsure.quantize.walk.mixtures import gates, in_experts
 
 NAMED = 5  # layers in an error
@@ -40,9 +41,9 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
         inside = [name for name in outermost if lists[name] in decoder] or outermost
         outermost = [name for name in inside if name.count(".") == min(other.count(".") for other in inside)]
     if len(outermost) != 1:
-        raise UserError(
+        raise not_quantizable(
             f"The model has {len(outermost)} lists of blocks with linear layers ({', '.join(outermost) or 'none'}), "
-            "but a decoder has one: nothing here can be quantized. quant=none scores it in full precision."
+            "but a decoder has one: nothing here can be quantized."
         )
     return outermost[0], lists[outermost[0]]
 
@@ -84,9 +85,9 @@ def _why_never_run(name: str) -> str | None:
 def not_reached(layers: Sequence[str]) -> UserError:
     """Return the error for linear layers that a model does not run on text, so that their inputs are not known."""
     more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
-    return UserError(
+    return not_quantizable(
         f"No token of the calibration text reaches {', '.join(layers[:NAMED])}{more}: the model does not run these layers, so "
-        "that nothing tells what their rounding changes. quant=none scores it in full precision."
+        "that nothing tells what their rounding changes."
     )
 
 
