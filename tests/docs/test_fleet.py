@@ -26,11 +26,23 @@ STAND_INS = {  # repository → its family, and the settings of a small random m
     "tiiuae/falcon-180B": ("falcon", {"hidden_size": 128}),
     **{f"facebook/opt-{size}": ("opt", OPT) for size in ("125m", "1.3b", "6.7b", "13b")},
 }
-ASSUMED = {  # what a plan has to say of the machine that its estimate is for
-    "model=served": "A server that was never scored with is taken for one A100 in bfloat16 at a third of its peak.",
-    "scoring.vllm.pipeline_parallel=2": "otherwise of 16 GPUs, each one A100 in bfloat16 at a third of its peak;",
-    "scoring.vllm.tensor_parallel=8": "otherwise of 8 GPUs, each one A100 in bfloat16 at a third of its peak;",
-    "hydra/launcher=submitit_slurm": "The nodes' processors are not known: time and memory are as if the cells ran on this",
+ASSUMED = {  # what a plan has to say of the GPUs that its estimate is for: of time, of memory
+    "model=served": (
+        "A server that was never scored with is taken for one A100 in bfloat16 at a third of its peak.",
+        "They take 1 GPU (A100, 80.0 GiB) or more.",
+    ),
+    "scoring.vllm.pipeline_parallel=2": (
+        "otherwise of 16 GPUs, each one A100 in bfloat16 at a third of its peak.",
+        "each of 16 GPUs (A100, 80.0 GiB) holds",
+    ),
+    "scoring.vllm.tensor_parallel=8": (
+        "otherwise of 8 GPUs, each one A100 in bfloat16 at a third of its peak.",
+        "each of 8 GPUs (A100, 80.0 GiB) holds",
+    ),
+    "hydra/launcher=submitit_slurm": (
+        "on another machine's GPU, taken for one A100 in bfloat16 at a third of its peak;",
+        "a GPU (A100, 80.0 GiB) holds",
+    ),
 }
 
 
@@ -87,4 +99,5 @@ def test_a_command_is_planned_and_its_plan_names_the_gpu(words, here, capsys):
     shown = capsys.readouterr().out
     assert "An estimate, from the models' shapes" in shown and "To be downloaded" not in shown
     assert "skipped" not in shown
-    assert next(sentence for setting, sentence in ASSUMED.items() if setting in words) in shown
+    assert all(sentence in shown for sentence in next(said for setting, said in ASSUMED.items() if setting in words))
+    assert "keys and values" in shown and "'s weights in float" in shown

@@ -26,7 +26,7 @@ class EntryCost:
     peak_memory_bytes: int | None = None
     """The most memory that the process held, bytes."""
     peak_gpu_memory_bytes: int | None = None
-    """The most that tensors took on all GPUs, bytes."""
+    """The most that tensors took on all GPUs, bytes; None on a machine without one."""
     tokens: int | None = None
     """Tokens that were run, padding counted."""
     questions: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bitsure.base.files import write_text
 from bitsure.base.store import Store
@@ -42,6 +42,34 @@ def measure_size(source: Source, store: Store) -> ModelSize:
 def parameters_of(model: nn.Module) -> int:
     """Return the number of a model's parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def keys_values_of(model: nn.Module, in_transformers: bool = False) -> int:
+    """Return how many numbers the keys and values of one token are, in all layers of a transformers model.
+
+    Where a config names no heads, as of state-space models, those of attention of the model's width. Layers that look back over
+    a window, and those that keep something smaller in their place, hold fewer.
+
+    Args:
+        model: The model's modules; their weights are not needed.
+        in_transformers: Whether transformers keeps them, whose Falcon repeats those of a group for each of its heads.
+    """
+    config: Any = model.config.get_text_config()  # type: ignore[union-attr, operator]
+    layers = list(getattr(config, "per_layer_config", [])) or [config] * config.num_hidden_layers  # transformers 4 has no list
+    return sum(2 * heads * width for heads, width in (_heads_and_width(layer, in_transformers) for layer in layers))
+
+
+def _heads_and_width(config: Any, in_transformers: bool) -> tuple[int, int]:
+    """Return the number of heads that have keys and values of their own in a layer, and their width."""
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads:
+        return 1, config.hidden_size
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    if config.model_type != "falcon":
+        return getattr(config, "num_key_value_heads", None) or heads, width
+    if config.new_decoder_architecture:
+        return heads if in_transformers else config.num_kv_heads, width
+    return 1 if config.multi_query else heads, width
 
 
 def width_of(model: nn.Module) -> int:

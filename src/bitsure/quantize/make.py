@@ -113,7 +113,10 @@ def _make(plan: Plan, matched: Quantization | None, directory: Path, parts: Path
     proof = proof.model_copy(update=costs | {"bytes_on_disk": _bytes_on_disk(plan, directory)})
     tokens = windows.numel() + held_out.numel()
     operations = work.quantizing_work(parameters_of(job.model), width_of(job.model), tokens)
-    work.write_cost(directory, work.EntryCost(plan.quant.name, time.monotonic() - begun, operations))
+    cost = work.EntryCost(
+        plan.quant.name, time.monotonic() - begun, operations, peak_gpu_memory_bytes=use.peak_gpu_memory_bytes
+    )
+    work.write_cost(directory, cost)
     write(directory / PROOF, proof)
 
 

@@ -208,14 +208,21 @@ def _full_precision(config: Config, quantizer: Quantizer, store: Store, memo: Me
         )
     settings = config.model
     if config.scoring.engine == VLLM:
-        memo(vllm_version)
+        if not config.plan:  # which may be for another machine
+            memo(vllm_version)
         settings = replace(settings, parameters=None)  # for which one device need not have the memory
     source = memo(locate_scored, settings, mirror, store)
     return ScoredModel(source, server=memo(contact, address, config.server, source, store) if address else None)
 
 
-def check(prepared: PreparedRun, memo: Memo) -> None:
-    """Raise UserError for what is wrong with model, prompts and quantizer, as far as it is known without weights."""
+def check(prepared: PreparedRun, memo: Memo, runs_here: bool = True) -> None:
+    """Raise UserError for what is wrong with model, prompts and quantizer, as far as it is known without weights.
+
+    Args:
+        prepared: The run.
+        memo: What was checked for other cells of a sweep.
+        runs_here: Whether it runs on this machine, whose TMPDIR must have room.
+    """
     prepared.scorer.check_prompting(prepared.source)
     if prepared.attributes:
         check_memory(prepared.source.settings, prepared.dtype, other_copies=[prepared.dtype])  # full precision and quantized
@@ -229,7 +236,8 @@ def check(prepared: PreparedRun, memo: Memo) -> None:
             memo(check_files, prepared.source.path, prepared.source.settings.trust_remote_code)
     _check_scoring_memory(prepared)
     scoring = prepared.scorer.setup.scoring
-    if prepared.plan and scoring.engine == VLLM and scoring.dequantize and prepared.scorer.kept.missing(prepared.scored):
+    unpacks = prepared.plan is not None and scoring.engine == VLLM and scoring.dequantize
+    if unpacks and runs_here and prepared.scorer.kept.missing(prepared.scored):
         from bitsure.quantize.checkpoint import disk_space
 
         trust_remote_code = prepared.source.settings.trust_remote_code

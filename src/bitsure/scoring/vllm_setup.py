@@ -22,7 +22,7 @@ from bitsure.quantize.layouts.compressed_tensors import CompressedTensorsLayout
 from bitsure.results.run_files import ServedOrigin
 from bitsure.scoring.served.self_test import SelfTest, mean_distance
 from bitsure.scoring.served.server import Server
-from bitsure.scoring.served.vllm_program import ModelFiles, VllmProgram, vllm_version
+from bitsure.scoring.served.vllm_program import ModelFiles, VllmProgram, installed_vllm
 from bitsure.scoring.served_setup import LIBRARIES, ServerSetup
 
 
@@ -50,7 +50,7 @@ class VllmSetup(ServerSetup):
             "prefix_caching": settings.prefix_caching,
             "tolerance": settings.tolerance,  # of records that a stricter one refuses
             "packed_kernels": self._packed(quantized),
-            "libraries": {library: installed_version(library) for library in (*LIBRARIES, "torch")} | {VLLM: vllm_version()},
+            "libraries": {library: installed_version(library) for library in (*LIBRARIES, "torch")} | {VLLM: installed_vllm()},
         }
 
     @override

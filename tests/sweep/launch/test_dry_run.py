@@ -21,7 +21,8 @@ from bitsure.config.paths import CONF
 from bitsure.models.load import empty_model
 from bitsure.models.size import parameters_of
 from bitsure.results import Labels
-from bitsure.sweep.launch import dry_run, estimate, printed_plan
+from bitsure.sweep.launch import assumed_gpu, dry_run, estimate, printed_gpus, printed_plan
+from bitsure.sweep.launch.assumed_gpu import Gpu
 from bitsure.sweep.launch.composed_cell import CellErrors, ComposedCell
 from tests.builders.fake_vllm import install_vllm
 
@@ -192,18 +193,17 @@ def test_a_small_pieces_fixed_costs_are_no_measure_of_a_large_one(tmp_path):
     for number, (seconds, work) in enumerate([(2.0, 1e6)] * 9 + [(10.0, 1e9)] * estimate.NEAREST):
         with store.create("records", {"task": "t", "limit": None, "number": number}) as entry:
             write_cost(entry, EntryCost("scoring", seconds, work))
-    estimator = estimate.WorkEstimator(store, Memo())
-    assert estimator._seconds("scoring", 2e9, None) == pytest.approx(20) and estimator._seconds(
-        "scoring", 1e6, None
-    ) == pytest.approx(2)
+    estimator, piece = estimate.WorkEstimator(store, Memo()), SimpleNamespace(is_served=False, is_elsewhere=False, gpus=1)
+    seconds = [estimator._seconds("scoring", work, piece) for work in (2e9, 1e6)]
+    assert seconds == pytest.approx([20, 2])
 
 
-@pytest.mark.parametrize("gpu", [None, "NVIDIA H200"])
+@pytest.mark.parametrize("gpu", [None, Gpu("NVIDIA H200", 139 * 2**30)])
 def test_an_estimate_names_the_processor_that_it_is_for(cell, capsys, monkeypatch, gpu):
     install_vllm(monkeypatch)
     monkeypatch.setattr(estimate, "_gemm_speed", lambda: 1e12)
-    for module in (estimate, printed_plan):
-        monkeypatch.setattr(module, "gpu_name", lambda: gpu)
+    for module in (assumed_gpu, estimate, printed_gpus, printed_plan):
+        monkeypatch.setattr(module, "gpu_here", lambda: gpu)
     shown, seconds = {}, {}
     for gpus in (0, 1, 8):
         engine = ["scoring.engine=vllm", f"scoring.vllm.tensor_parallel={gpus}"] if gpus else []
@@ -213,11 +213,12 @@ def test_an_estimate_names_the_processor_that_it_is_for(cell, capsys, monkeypatc
         [planned], _ = inspect([one])
         piece = next(iter(planned.pieces.values()))
         seconds[gpus] = estimate.WorkEstimator(piece.run.store, Memo()).estimate(piece).seconds
-    assert all(f"one after the other on this machine's {gpu or 'CPU'};" in text for text in shown.values())
-    otherwise = {None: "this machine's CPU", "NVIDIA H200": "1 GPU, one NVIDIA H200"}[gpu]
-    assert "vLLM" not in shown[0] and f"otherwise of {otherwise};" in shown[1]
-    assert f"otherwise of 8 GPUs, each one {gpu or estimate.A100};" in shown[8]
-    speed = 0.3e12 if gpu else estimate.A100_SPEED
+    assert all(f"one after the other on this machine's {gpu.name if gpu else 'CPU'};" in shown[gpus] for gpus in (0, 1))
+    otherwise = "1 GPU, one NVIDIA H200" if gpu else "this machine's CPU"
+    assert "vLLM" not in shown[0] and f"otherwise of {otherwise}." in shown[1]
+    name, machine = (gpu.name, "this machine's") if gpu else (assumed_gpu.A100_AT_WORK, "another machine's")
+    assert f"otherwise of 8 GPUs, each one {name}." in shown[8] and f"one after the other on {machine}" in shown[8]
+    speed = 0.3e12 if gpu else assumed_gpu.A100_SPEED
     assert seconds[0] == pytest.approx(seconds[1]) and seconds[1] / seconds[8] == pytest.approx(8 * speed / 0.3e12)
 
 

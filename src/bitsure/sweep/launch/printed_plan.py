@@ -16,17 +16,23 @@ from bitsure.base.memo import Memo
 from bitsure.config.labels import other_settings
 from bitsure.config.schema import VLLM
 from bitsure.hub.offline import offline
-from bitsure.sweep.launch import downloads, dry_run
+from bitsure.scoring.served.vllm_program import HOW_TO_INSTALL, installed_vllm
+from bitsure.sweep.launch import downloads, dry_run, printed_gpus
+from bitsure.sweep.launch.assumed_gpu import A100_AT_WORK, gpu_here
 from bitsure.sweep.launch.composed_cell import CellErrors, ComposedCell
 from bitsure.sweep.launch.dry_run import NO_LOG, InspectedCell
-from bitsure.sweep.launch.estimate import A100, SECONDS_A_CELL, WorkEstimator, WorkPiece, gpu_name
+from bitsure.sweep.launch.estimate import SECONDS_A_CELL, WorkEstimator, WorkPiece
 
 ON_THE_NODE = (
     "Decided on the node that a cell runs on: whether model.device is there and memory is enough. model.dtype=auto is taken "
     "here for the checkpoint's own type, as on a GPU; on a node without one it is float32, and the store has other pieces."
 )
-OF_SERVERS = f" Memory is this machine's, and not servers'. A server that was never scored with is taken for one {A100}."
-OF_NODES = " The nodes' processors are not known: time and memory are as if the cells ran on this machine."
+OF_SERVERS = f" A server that was never scored with is taken for one {A100_AT_WORK}."
+NO_VLLM = (
+    f"vLLM is not installed here, and must be where this runs: {HOW_TO_INSTALL}. Which of its records the store has is not "
+    "known here."
+)
+OF_QUANTIZING = " Where no GPU quantized before, the time of GPTQ's authors on one A100 is taken."
 
 
 def show(cells: Sequence[ComposedCell], errors: CellErrors, on_nodes: bool = False) -> None:
@@ -57,6 +63,8 @@ def show(cells: Sequence[ComposedCell], errors: CellErrors, on_nodes: bool = Fal
             "\n".join([f"this plan has {len(lines)} error{'s' * (len(lines) > 1)}:", *(f"- {line}" for line in lines)])
         )
     out.print(f"\n{_summary(inspected, memo, on_nodes)}", markup=False, soft_wrap=True)
+    if installed_vllm() is None and any(cell.cell.config.scoring.engine == VLLM for cell in inspected if cell.state != "done"):
+        out.print(f"\n{NO_VLLM}", markup=False, soft_wrap=True)
     if on_nodes:
         out.print(f"\n{ON_THE_NODE}", markup=False, soft_wrap=True)
 
@@ -86,7 +94,7 @@ def _summary(inspected: Sequence[InspectedCell], memo: Memo, on_nodes: bool) -> 
 
 def _estimate(pieces: Sequence[WorkPiece], cells: int, memo: Memo, on_nodes: bool) -> str:
     """Return the time, memory and disk that some pieces of so many cells will probably take."""
-    estimator = WorkEstimator(pieces[0].run.store, memo)
+    estimator = WorkEstimator(pieces[0].run.store, memo, on_nodes)
     with offline(), terminal.output_to(NO_LOG):
         estimates = [estimator.estimate(piece) for piece in pieces]
     seconds, disk = sum(estimate.seconds for estimate in estimates), sum(estimate.disk for estimate in estimates)
@@ -95,14 +103,23 @@ def _estimate(pieces: Sequence[WorkPiece], cells: int, memo: Memo, on_nodes: boo
         stage = "quantizing" if piece.kind == "weights" else "scoring"
         memory[stage] = max(memory.get(stage, 0), estimate.memory)
     most_memory = ", ".join(f"up to {binary_size(n_bytes)} for {stage}" for stage, n_bytes in memory.items())
+    is_elsewhere = on_nodes or any(piece.is_elsewhere for piece in pieces)
     return (
         "An estimate, from the models' shapes, the number of questions and earlier work in the store: "
-        f"{_duration(seconds + SECONDS_A_CELL * cells)} one after the other on this machine's {gpu_name() or 'CPU'}; main "
+        f"{_duration(seconds + SECONDS_A_CELL * cells)} one after the other on {_processor(is_elsewhere)}; main "
         f"memory of a cell: {most_memory}; {binary_size(disk)} of disk in the store."
         + (OF_SERVERS if any(piece.is_served for piece in pieces) else "")
-        + _on_vllm([piece for piece in pieces if piece.made_from.get("engine") == VLLM])
-        + (OF_NODES if on_nodes else "")
+        + _on_vllm([piece for piece in pieces if piece.is_on_vllm], on_nodes)
+        + (OF_QUANTIZING if is_elsewhere and not gpu_here() and "quantizing" in memory else "")
+        + "".join(f"\n{sentence}" for sentence in printed_gpus.sentences(pieces, memo, on_nodes))
     )
+
+
+def _processor(is_elsewhere: bool) -> str:
+    """Return the processor that times are for, unless earlier work had another one."""
+    if gpu := gpu_here():
+        return f"this machine's {gpu.name}"
+    return f"another machine's GPU, taken for one {A100_AT_WORK}" if is_elsewhere else "this machine's CPU"
 
 
 def _unknown(unknown: Sequence[InspectedCell], here: Sequence[InspectedCell], memo: Memo, on_nodes: bool) -> list[str]:
@@ -121,15 +138,15 @@ def _cells(number: int) -> str:
     return f"{number} cell{'s' * (number != 1)}"
 
 
-def _on_vllm(pieces: Sequence[WorkPiece]) -> str:
+def _on_vllm(pieces: Sequence[WorkPiece], on_nodes: bool) -> str:
     """Return what the estimate of vLLM's pieces assumes."""
     if not pieces:
         return ""
-    gpus = max(piece.gpus for piece in pieces)
-    kind, otherwise = gpu_name(), "this machine's CPU"
-    if kind or gpus > 1:
-        otherwise = f"{gpus} GPU{'s' * (gpus > 1)}, {'each ' * (gpus > 1)}one {kind or A100}"
-    return f" The time of vLLM is that of earlier runs with it, otherwise of {otherwise}; the memory of GPUs is not estimated."
+    largest = max(pieces, key=lambda piece: piece.gpus)
+    gpus, gpu, otherwise = largest.gpus, gpu_here(), "this machine's CPU"
+    if gpu or on_nodes or largest.is_elsewhere:
+        otherwise = f"{gpus} GPU{'s' * (gpus > 1)}, {'each ' * (gpus > 1)}one {gpu.name if gpu else A100_AT_WORK}"
+    return f" The time of vLLM is that of earlier runs with it, otherwise of {otherwise}."
 
 
 def _duration(seconds: float) -> str:

@@ -1,0 +1,50 @@
+"""How large a model is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bitsure.models.size import keys_values_of
+from tests.builders.families import FALCON, FAMILIES, GROUPED, build
+from tests.builders.marks import needs_transformers_5
+
+NEW_FALCON = FALCON | {"alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2}
+MODELS = {name: (name, settings) for name, settings in FAMILIES.items()} | {
+    "falcon, grouped": ("falcon", NEW_FALCON),
+    "falcon, every head": ("falcon", FALCON | {"alibi": False, "multi_query": False}),
+    "gpt_bigcode": ("gpt_bigcode", FAMILIES["gpt2"]),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_keys_and_values_are_as_many_as_the_model_keeps(name):
+    family, settings = MODELS[name]
+    model = build(family, **settings)
+    assert keys_values_of(model, in_transformers=True) == kept(model) > 0
+
+
+def test_falcon_has_fewer_than_transformers_keeps():
+    model = build("falcon", **NEW_FALCON)
+    assert 2 * keys_values_of(model) == kept(model)
+
+
+@needs_transformers_5
+def test_layers_of_different_heads_count_each_by_its_own():
+    layers = {"layer_types": ["sliding_attention", "full_attention"], "global_head_dim": 32, "num_kv_shared_layers": 0}
+    model = build(
+        "gemma4_text", **GROUPED, **layers, head_dim=16, hidden_size_per_layer_input=0, vocab_size_per_layer_input=300
+    )
+    assert keys_values_of(model) == kept(model) == 2 * 2 * (16 + 32)
+
+
+def test_a_model_without_heads_counts_its_width():
+    model = build("mamba", vocab_size=300, hidden_size=64, num_hidden_layers=3)
+    assert keys_values_of(model) == 2 * 3 * 64
+
+
+def kept(model) -> int:
+    """The numbers that a model keeps of each of five tokens."""
+    with torch.no_grad():
+        cache = model(torch.tensor([[5, 6, 7, 8, 9]]), use_cache=True).past_key_values
+    return sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers) // 5
