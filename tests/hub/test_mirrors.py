@@ -44,15 +44,14 @@ def test_other_weights_of_the_same_size_are_not_of_the_commit(mirrored, tmp_path
     assert locate().revision is None and "org/tiny@" not in locate().fingerprint
 
 
-@pytest.mark.parametrize("text", ["", '{"revision": "main"', '{"revision": "main"}', "[]"])
+@pytest.mark.parametrize("text", ["", '{"revision": "main"', '{"revision": "main"}', "[]", '{"files": 1}', "[" * 100_000])
 def test_damaged_notes_are_named_with_the_way_out(mirrored, tmp_path, text):
     (mirrored / mirrors.MODEL_NOTE).write_text(text)
     with pytest.raises(UserError, match=r"tiny/prefetched\.json is damaged: .* Remove it, .* `make prefetch` again"):
         mirrors.find_model("org/tiny", "main", str(tmp_path))
-    if text != '{"revision": "main"}':  # which a data set's could say
-        (mirrored / mirrors.DATA_NOTE).write_text(text)
-        with pytest.raises(UserError, match=r"tiny/\.prefetched\.json is damaged"):
-            mirrors.origin(mirrored, {})
+    (mirrored / mirrors.DATA_NOTE).write_text(text)
+    with pytest.raises(UserError, match=r"tiny/\.prefetched\.json is damaged"):
+        mirrors.origin(mirrored, {})
 
 
 def test_two_that_fill_one_repository_wait_for_each_other(published, served, tiny_model, tmp_path):

@@ -10,8 +10,9 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from bitsure.base.errors import UserError
 from bitsure.base.files import hash_file, write_text
@@ -19,13 +20,36 @@ from bitsure.base.json_files import read_object
 from bitsure.base.store import Store, hash_each, locked
 from bitsure.config.model import REVISION
 from bitsure.hub.repositories import LocalFiles, Origin
+from bitsure.results import check
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MODEL_NOTE = "prefetched.json"  # in a model's folder: revision, commit, and the files with their SHA-256
 DATA_NOTE = ".prefetched.json"  # in a data set's folder: each file's commit and SHA-256; hidden from `datasets`
 # the files that a model directory is loaded from, and that identify it
 MODEL_FILES = ("*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin", "*.py")
+
+
+@dataclass(frozen=True)
+class ModelNote:
+    """What is recorded of a model that was fetched."""
+
+    revision: str
+    commit: str
+    files: dict[str, str]
+    """Name → SHA-256."""
+
+
+@dataclass(frozen=True)
+class FileNote:
+    """What is recorded of a data set's file that was fetched."""
+
+    commit: str
+    sha256: str
+    ref: str | None = None
+    """The ref that the commit is on, if that is no branch."""
 
 
 @contextmanager
@@ -82,16 +106,16 @@ def find_model(repo: str, revision: str, mirror: str | None, store: Store | None
         if revision != REVISION:
             log.warning("%s was copied by hand: whether it is of revision %s is unknown and not checked", path, revision)
         return LocalFiles(path, None)
-    note = _read_note(path / MODEL_NOTE, "revision", "commit", "files")
-    if revision not in (note["revision"], note["commit"]):
+    note = _read_note(path / MODEL_NOTE, ModelNote)
+    if revision not in (note.revision, note.commit):
         raise UserError(
-            f"{path} holds another revision than {revision}: it was fetched at {note['revision']}, commit {note['commit']}. "
+            f"{path} holds another revision than {revision}: it was fetched at {note.revision}, commit {note.commit}. "
             "Ask for that one; or give another paths.hub_mirror; or move that directory away and run `make prefetch` again."
         )
-    if _hashes_of_model(path, store) != note["files"]:
+    if _hashes_of_model(path, store) != note.files:
         log.warning("%s has changed since it was fetched: it is identified by its content, not by its commit", path)
         return LocalFiles(path, None)
-    return LocalFiles(path, note["commit"])
+    return LocalFiles(path, note.commit)
 
 
 def published_hashes(path: Path) -> tuple[tuple[str, str], ...]:
@@ -100,16 +124,16 @@ def published_hashes(path: Path) -> tuple[tuple[str, str], ...]:
     The mirror's note has them all; in the hub's cache a large file's own name is its SHA-256.
     """
     if (path / MODEL_NOTE).is_file():
-        noted = _read_note(path / MODEL_NOTE, "files")["files"]
-        return tuple((str(path / name), sha256) for name, sha256 in noted.items())
+        noted = _read_note(path / MODEL_NOTE, ModelNote)
+        return tuple((str(path / name), sha256) for name, sha256 in noted.files.items())
     files = [file.resolve() for file in model_files(path)]
     return tuple((str(file), file.name) for file in files if re.fullmatch("[0-9a-f]{64}", file.name))
 
 
 def note_model(path: Path, revision: str, commit: str) -> None:
     """Record the revision and commit that a model's files, all of them present, were fetched at."""
-    note = {"revision": revision, "commit": commit, "files": _hashes_of_model(path)}
-    write_text(path / MODEL_NOTE, json.dumps(note, indent=1))
+    note = ModelNote(revision, commit, _hashes_of_model(path))
+    write_text(path / MODEL_NOTE, json.dumps(asdict(note), indent=1))
 
 
 def _hashes_of_model(path: Path, store: Store | None = None) -> dict[str, str]:
@@ -126,10 +150,9 @@ def note_data(folder: Path, commit: str, files: Mapping[str, Path], ref: str | N
         files: Name in the repository → the file.
         ref: The ref that the commit is on, if that is no branch.
     """
-    source = {"commit": commit} | ({"ref": ref} if ref else {})
-    note = _data_note(folder) | {name: source | {"sha256": hash_file(path)} for name, path in files.items()}
+    notes = _data_note(folder) | {name: FileNote(commit, hash_file(path), ref) for name, path in files.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / DATA_NOTE, json.dumps(note, indent=1))
+    write_text(folder / DATA_NOTE, json.dumps({name: asdict(note) for name, note in notes.items()}, indent=1))
 
 
 def origin(folder: Path, hashes: Mapping[str, str | None]) -> Origin:
@@ -142,12 +165,12 @@ def origin(folder: Path, hashes: Mapping[str, str | None]) -> Origin:
     Raises:
         UserError: If the folder's note is damaged.
     """
-    note = _data_note(folder)
-    as_fetched = [note[name] for name, content in hashes.items() if note.get(name, {}).get("sha256") == content]
-    commits = sorted({source["commit"] for source in as_fetched})
+    notes = _data_note(folder)
+    as_fetched = [note for name, content in hashes.items() if (note := notes.get(name)) and note.sha256 == content]
+    commits = sorted({note.commit for note in as_fetched})
     if len(as_fetched) == len(hashes) and len(commits) == 1:
         known: Origin = {"commit": commits[0]}
-        if ref := as_fetched[0].get("ref"):
+        if ref := as_fetched[0].ref:
             known["ref"] = ref
         known["sha256"] = dict(hashes)
         return known
@@ -165,19 +188,16 @@ def hashes(folder: Path, names: Iterable[str]) -> dict[str, str | None]:
     return {name: hash_file(folder / name) if (folder / name).is_file() else None for name in names}
 
 
-def _data_note(folder: Path) -> dict[str, dict[str, str]]:
-    return _read_note(folder / DATA_NOTE) if (folder / DATA_NOTE).is_file() else {}
+def _data_note(folder: Path) -> dict[str, FileNote]:
+    return _read_note(folder / DATA_NOTE, dict[str, FileNote]) if (folder / DATA_NOTE).is_file() else {}
 
 
-def _read_note(file: Path, *keys: str) -> dict[str, Any]:
-    """Read what was recorded when files were fetched. Raises UserError if it cannot be read or lacks one of the keys."""
+def _read_note(file: Path, kind: type[T]) -> T:
+    """Read what was recorded when files were fetched. Raises UserError if it cannot be read or is of another kind."""
     try:
-        note = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(note, dict) or not set(keys) <= note.keys():
-            raise ValueError(f"it lacks {', '.join(keys) or 'the files'}")
-    except (OSError, ValueError) as error:
+        return check(read_object(file, remedy=""), kind, "its fields")
+    except UserError as error:
         raise UserError(
-            f"{file} is damaged: {error}. It records the commit of the files beside it. Remove it, and they count as copied by "
-            f"hand; or move {file.parent} away and run `make prefetch` again."
+            f"{file} is damaged: {str(error).strip()} It records the commit of the files beside it. Remove it, and they count "
+            f"as copied by hand; or move {file.parent} away and run `make prefetch` again."
         ) from error
-    return note
