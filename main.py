@@ -17,6 +17,7 @@ from bitsure.base import terminal
 from bitsure.base.errors import UserError
 from bitsure.base.files import check_file_names
 from bitsure.config import help_text, hydra_errors, own_code, schema
+from bitsure.config.command_line import as_hydra_reads
 from bitsure.config.extras import run_extra
 from bitsure.config.labels import other_settings, quantizer_label
 from bitsure.config.model import check_there
@@ -106,6 +107,7 @@ if __name__ == "__main__":
         check_file_names([os.getcwd(), *sys.argv[1:], os.environ.get("BITSURE_STORE", "")])
     except UserError as wrong_name:
         sys.exit(f"Error: {wrong_name}")
+    sys.argv[1:] = map(as_hydra_reads, sys.argv[1:])
     try:
         with hydra_errors.sentences():
             main()

@@ -41,6 +41,7 @@ from bitsure.config.paths import CONF, PROJECT
             "quant.bits=3,4",
             "quant.bits=3,4: one run has one value. For a run of each add -m in front; a list is 'quant.bits=[3,4]'.",
         ),
+        ("scoring=vllm", "scoring=vllm: scoring is a group of settings. Give one of them: scoring.engine, "),
         ("+model=pocket-1m", "+model=…: model has an option already. Leave out the +."),
     ],
 )

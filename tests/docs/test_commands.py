@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from bitsure import cli
 from bitsure.base.dotted_names import import_named
 from bitsure.base.memo import Memo
+from bitsure.config.command_line import as_hydra_reads
 from bitsure.config.paths import CONF, PROJECT
 from bitsure.config.schema import Config
 from bitsure.quantize.mixed.recipe import RECIPE, Recipe
@@ -39,7 +40,7 @@ def settings_of(words: list[str]) -> tuple[str, tuple[str, ...]] | None:
     """Return the config's name and the overrides of a command that composes settings; None for other commands."""
     program, *rest = words
     if program.endswith("python") and rest[0] == "main.py":
-        rest = [word for word in rest[1:] if word not in ("-m", "--help")]
+        rest = [as_hydra_reads(word) for word in rest[1:] if word not in ("-m", "--help")]
         name = "config"
         if "--config-name" in rest:
             at = rest.index("--config-name")

@@ -131,7 +131,7 @@ def test_a_setting_that_refers_to_others_is_each_cells_own():
     [
         ("task.names.x=1,2", "task.names.x=1: invalid literal"),
         ("model.max_memory.0=a,b", "model.max_memory.0=a: Unexpected type"),
-        ("model=1,2", "Config group override must be a string"),
+        ("model=1,2", "model=1: no such option. "),
         ("model=[pocket-1m,pocket-4m]", "a run has one. For a run of each, use -m model=pocket-1m,pocket-4m"),
         (
             "task=[piqa,boolq]",

@@ -150,9 +150,9 @@ class CellComposer:
     def _unknown_option(self, override: Override) -> str | None:
         """Return what to say of an option that its group does not have."""
         options, chosen = self._options(override), override.value()
-        if not isinstance(chosen, str) or chosen in options:
+        if chosen is None or isinstance(chosen, list) or str(chosen) in options:
             return None
-        return no_such_option(override.key_or_group, chosen, options)
+        return no_such_option(override.key_or_group, str(chosen), options)
 
 
 def _apart(composed: DictConfig) -> _ComposedChoices:
