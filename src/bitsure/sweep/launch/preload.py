@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 from collections.abc import Iterator
@@ -49,3 +50,4 @@ with _without_stderr():
             import_module(name)
 gc.collect()
 gc.freeze()  # what cells have in common is never searched for garbage, nor copied for that
+atexit.register(gc.unfreeze)  # at its own end, where Triton's bindings print what is not freed
