@@ -23,6 +23,7 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed: make test-vllm"),
 ]
 INTERRUPTED = 130  # the exit code
+ENGINE = "(EngineCore pid="  # begins what vLLM's engine writes
 # sends the command SIGTERM when vLLM waits for its engine's end
 STOP_AMID_END = """
 import multiprocessing, os, signal
@@ -72,13 +73,13 @@ class Command:
         (self.folder / "sitecustomize.py").write_text(PAUSE_AMID_SLOW)
         process, paused = self.start(PYTHONPATH=python_path(self.folder)), self.folder / "paused"
         wait_until(lambda: paused.exists() or process.poll() is not None, "the second task has begun")
+        assert len(descendants(process)) > 2, self._out.read_text()  # vLLM's engine and its worker among them
         self.check_stops(process, stop)
 
     def check_stops(self, process: subprocess.Popen, stop: signal.Signals) -> None:
         """Stop it now. It ends with all its processes, and after Ctrl-C and SIGTERM says so in one sentence."""
         assert process.poll() is None, self._out.read_text()
         started = descendants(process)
-        assert len(started) > 2  # vLLM's engine and its worker among them
         (os.killpg if stop == signal.SIGINT else os.kill)(process.pid, stop)
         assert process.wait(MOST) == (-stop if stop == signal.SIGKILL else INTERRUPTED)
         wait_until(lambda: not any(map(is_alive, started)), "every process of the run has ended")
@@ -119,7 +120,8 @@ def test_a_stopped_run_leaves_no_process_and_goes_on_where_it_was(stop, expected
 def test_a_run_is_stopped_while_vllm_starts(stop, tmp_path):
     stopped = Command(tmp_path)
     process = stopped.start()
-    wait_until(lambda: process.poll() is not None or len(descendants(process)) > 2, "vLLM's worker has started")
+    log = stopped.run / "libraries.log"
+    wait_until(lambda: process.poll() is not None or (log.exists() and ENGINE in log.read_text()), "vLLM's engine has started")
     stopped.check_stops(process, stop)
     check_status(stopped.run, "failed")
 
@@ -132,7 +134,8 @@ def test_what_is_stopped_while_vllm_ends_has_kept_its_records(sweep, expected, t
     assert process.wait(MOST) == INTERRUPTED
     stopped.check_says_so()
     assert (tmp_path / "stopped").exists()
-    check_status(tmp_path / "sweep" / "0" if sweep else stopped.run, "failed")
+    [status] = tmp_path.glob("sweep/0*/status.json" if sweep else "run/status.json")
+    check_status(status.parent, "failed")
     assert len([*(stopped.store / "records").glob("[!.]*/manifest.json")]) == 2  # of both tasks
     assert Command(tmp_path).finish() == expected
 
