@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ import bitsure
 from bitsure.base.errors import UserError
 from bitsure.base.plain_text import without_controls
 from bitsure.records.parquet import write_records
+from bitsure.records.record import to_records
 from bitsure.report.command import compare_runs, report_run
 from bitsure.results import write
 from bitsure.sweep.report.building import build_sweep_report
@@ -160,9 +162,10 @@ def test_directories_without_records_are_refused(two_runs, tmp_path):
 
 def test_runs_of_different_harness_versions_are_not_compared(two_runs):
     for directory, version in zip(two_runs, ("0.4.9", "0.4.10"), strict=True):
-        [rows] = [full_and_quantized(0.5, 0, n=5)[0]]
-        write_records(directory / "records.parquet", rows, {"t": {"libraries": {"lm_eval": version}}})
-    refused = r"task t: lm_eval 0\.4\.9 scored the baseline, 0\.4\.10 the other run"
+        rows = to_records(full_and_quantized(0.5, 0, n=5)[0])
+        made_from = {task: {"libraries": {"lm_eval": version}} for task in ("zebra", "yak", "t", "ape", "ant")}
+        write_records(directory / "records.parquet", [replace(row, task=task) for task in made_from for row in rows], made_from)
+    refused = r"task zebra: lm_eval 0\.4\.9 scored the baseline, 0\.4\.10 the other run"
     for compared in (compare_runs, bitsure.compare, lambda full, quantized: bitsure.compare(full, bitsure.load(quantized))):
         with pytest.raises(UserError, match=refused):
             compared(*two_runs)

@@ -107,7 +107,7 @@ def read_answers(records: Path) -> tuple[pa.Table, dict[str, Any]]:
 
 def check_harness_versions(baseline: SavedRun, run: SavedRun) -> None:
     """Raise UserError if different versions of the harness scored a task of two runs."""
-    for task in run.made_from.keys() & baseline.made_from.keys():
+    for task in [task for task in run.made_from if task in baseline.made_from]:
         before, after = (_harness_version(side.made_from[task]) for side in (baseline, run))
         if before != after:
             raise UserError(

@@ -112,10 +112,11 @@ def test_files_of_other_models_are_refused_before_weights_are_loaded(llama, tiny
     tensors = llama_tensors(llama[0])
     few = {name: values for name, values in tensors.items() if name != "blk.1.attn_norm.weight"}
     wide = tensors | {"blk.0.ffn_up.weight": tensors["blk.0.ffn_up.weight"][:256]}
+    narrow = wide | {"blk.1.ffn_up.weight": tensors["blk.1.ffn_up.weight"][:256]}
     words = list(load_tokenizer(tiny_llama).get_vocab())
     cases = {
         "is not quantized from llama: it lacks model.layers.1.input_layernorm.weight": {"tensors": few},
-        r"blk.0.ffn_up.weight has the shape (256, 256), (512, 256) here": {"tensors": wide},
+        r"blk.0.ffn_up.weight has the shape (256, 256), (512, 256) here": {"tensors": narrow},  # the first one
         "its attention.head_count_kv is 4, 2 here": {"llama__attention__head_count_kv": 4},
         "its tokenizer is not that of llama: the token": {"tokenizer__ggml__tokens": words},
         "quantizes no layer: they are F16. As the full-precision model": {"kind": "F16"},

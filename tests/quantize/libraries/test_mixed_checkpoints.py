@@ -238,6 +238,10 @@ def test_other_formats_for_some_layers_are_refused_by_name(parent, tiny_model, c
     ready = save(tmp_path / "floats", tiny_model, others(parent), settings)
     with pytest.raises(UserError, match="group_1 holds weights of type=float; of compressed-tensors', int is read"):
         taken(tiny_model, ready, calib_file, tmp_path)
+    groups = {name: {"targets": ["Linear"], "format": name} for name in ("zebra", "yak", "naive-quantized", "ape", "ant")}
+    ready = save(tmp_path / "groups", tiny_model, others(parent), settings | {"config_groups": groups})
+    with pytest.raises(UserError, match="format=zebra; of compressed-tensors'"):  # the first one
+        taken(tiny_model, ready, calib_file, tmp_path)
 
 
 SCRIPT = """

@@ -53,6 +53,7 @@ def test_every_piece_of_work_is_counted_once_and_what_the_store_has_is_seen(cell
     planned, errors = inspect(cells)
     assert errors == [] and [len(one.missing) for one in planned] == [9, 9, 4, 9]
     assert len({place for one in planned for place in one.missing}) == 4 + 3 * 5
+    assert all(one.missing == list(one.pieces) for one in planned)  # in the order in which they are made
     [piece] = [piece for piece in planned[0].pieces.values() if piece.kind == "weights"]
     with Store(tmp_path / "store").create("weights", piece.made_from) as entry:
         (entry / "model.safetensors").touch()

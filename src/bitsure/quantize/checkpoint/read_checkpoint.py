@@ -137,7 +137,7 @@ def load_checkpoint(directory: Path, model: nn.Module) -> CheckpointContents:
     weights, layout = StoredWeights(directory, own), layout_of(settings, directory)
     others = {own(name): tensor for name, tensor in weights.others().items()}
     layers, shapes = block_linears(model), {name: tensor.shape for name, tensor in model.state_dict().items()}
-    for name in set(weights) - set(layers):
+    for name in [name for name in weights if name not in layers]:
         outside = weights[name]
         others[f"{name}.weight"], bits_outside[name] = outside.dequantize(), outside.storage_bits
     weights.leave_out(bits_outside)

@@ -78,7 +78,7 @@ def _named(targets: Iterable[str], layer: str) -> bool:
 
 def _check(settings: Mapping[str, Any], where: Path) -> None:
     groups = list(settings.get("config_groups", {}).values())
-    for layout in {settings.get("format", "dense"), *(group.get("format") or "dense" for group in groups)}:
+    for layout in (settings.get("format", "dense"), *(group.get("format") or "dense" for group in groups)):
         if layout not in FORMATS:
             raise UserError(f"{where}: format={layout}; of compressed-tensors', {', '.join(FORMATS[:3])} are read.")
     for name, group in settings.get("config_groups", {}).items():

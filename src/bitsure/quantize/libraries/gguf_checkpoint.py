@@ -122,7 +122,7 @@ def _check_shapes(gguf: GgufFile, names: dict[str, str], model: nn.Module, paren
         )
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     shapes |= {f"{name}.weight": matrix(layer).shape for name, layer in block_linears(model).items()}
-    for name in gguf.tensors.keys() & names.keys():
+    for name in [name for name in gguf.tensors if name in names]:
         there, here = gguf.tensors[name].shape, tuple(shapes[names[name]])
         if [size for size in there if size > 1] != [size for size in here if size > 1]:
             raise UserError(f"{gguf.path} is not quantized from {parent}: {name} has the shape {there}, {here} here.")

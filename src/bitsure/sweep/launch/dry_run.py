@@ -40,15 +40,15 @@ class InspectedCell:
     state: str = "new"
     """`new`, or how far the last run in the cell's directory came."""
     pieces: dict[Path, WorkPiece] = field(default_factory=dict)
-    missing: set[Path] = field(default_factory=set)
+    missing: list[Path] = field(default_factory=list)
     """Those of `pieces` that the store does not have."""
     downloads: list[str] = field(default_factory=list)
     """What has to be downloaded before the cell can be checked further; empty where everything is here."""
 
     @property
-    def present(self) -> set[Path]:
+    def present(self) -> list[Path]:
         """Those of `pieces` that the store has."""
-        return self.pieces.keys() - self.missing
+        return [place for place in self.pieces if place not in self.missing]
 
 
 def inspect_cells(cells: Sequence[ComposedCell], errors: CellErrors, memo: Memo, on_nodes: bool = False) -> list[InspectedCell]:
@@ -110,7 +110,7 @@ def _inspect(cell: ComposedCell, errors: CellErrors, memo: Memo, on_nodes: bool)
 def _find_pieces(inspected: InspectedCell, prepared: preparation.PreparedRun, config: Config) -> None:
     store, pieces = prepared.store, pieces_of(prepared, config)
     inspected.pieces = {store.path(piece.kind, piece.made_from): piece for piece in pieces}
-    inspected.missing = {place for place, piece in inspected.pieces.items() if not store.find(piece.kind, piece.made_from)}
+    inspected.missing = [place for place, piece in inspected.pieces.items() if not store.find(piece.kind, piece.made_from)]
 
 
 def _stale(changes: list[str]) -> str:

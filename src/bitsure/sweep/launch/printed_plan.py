@@ -69,7 +69,7 @@ def show(cells: Sequence[ComposedCell], errors: CellErrors, on_nodes: bool = Fal
         out.print(f"\n{ON_THE_NODE}", markup=False, soft_wrap=True)
 
 
-def _count(cell: InspectedCell, places: set[Path]) -> str:
+def _count(cell: InspectedCell, places: Sequence[Path]) -> str:
     pieces = [cell.pieces[place] for place in places]
     counts = Counter("baseline" if piece.is_baseline else piece.kind for piece in pieces)
     return ", ".join(f"{kind} {counts[kind]}" for kind in ("baseline", "weights", "records", "texts") if counts[kind])
