@@ -202,7 +202,7 @@ def test_a_small_pieces_fixed_costs_are_no_measure_of_a_large_one(tmp_path):
 @pytest.mark.parametrize("gpu", [None, Gpu("NVIDIA H200", 139 * 2**30)])
 def test_an_estimate_names_the_processor_that_it_is_for(cell, capsys, monkeypatch, gpu):
     install_vllm(monkeypatch)
-    monkeypatch.setattr(estimate, "_gemm_speed", lambda: 1e12)
+    monkeypatch.setattr(estimate, "gemm_speed", lambda: 1e12)
     for module in (assumed_gpu, estimate, printed_gpus, printed_plan):
         monkeypatch.setattr(module, "gpu_here", lambda: gpu)
     shown, seconds = {}, {}

@@ -1,15 +1,13 @@
 """Estimate what a piece of work takes, from the model's shape, the number of questions and how long such work took before.
 
-Another machine, another load or longer questions take another time.
+Another machine, another load or longer questions take another time. Loading weights is not counted.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from bitsure.scoring.local.budget import MOST_TOKENS
 from bitsure.scoring.local.offloaded_batches import BATCHES
 from bitsure.scoring.texts.text_scorer import KIND as TEXTS
 from bitsure.sweep.launch.assumed_gpu import A100_QUANTIZING, A100_SPEED, are_elsewhere, gpu_here
+from bitsure.sweep.launch.machine_speed import gemm_speed
 from bitsure.sweep.launch.memory_estimate import (
     FLOAT,
     LIBRARIES,
@@ -49,7 +48,9 @@ BYTES_A_QUESTION = 600  # of records and prompts, compressed
 BYTES_A_TOKEN = 16  # of a text's rows, compressed
 OUR_LIBRARIES = {"torch", "transformers"}  # of our own quantizers, which take one block after the other
 LIBRARY_COPIES = 2.2  # memory of a model that a library quantizes as a whole ÷ memory of its weights
-SECONDS_A_CELL = 2.0  # besides the work: see benchmarks/sweep.md
+# Of a processor, besides the work, from commands whose work was in the store:
+SECONDS_A_RUN, SECONDS_A_SWEEP, SECONDS_A_CELL = 4.0, 13.0, 4.0
+SIDE_BY_SIDE = 2  # processes of a cell, which draws its pictures while it goes on
 CHARACTERS_A_TOKEN = 3.5
 NEAREST = 5  # earlier pieces of work whose speed is taken for another of about their size
 
@@ -201,7 +202,7 @@ class WorkEstimator:
         """Return the operations a second, on a GPU, of work of which nothing was measured before."""
         if piece.is_served or (self._on_gpu(piece) and gpu_here() is None):
             return A100_QUANTIZING if piece.kind == "weights" else A100_SPEED
-        return MODEL_SHARE_OF_GEMM * _gemm_speed()
+        return MODEL_SHARE_OF_GEMM * gemm_speed()
 
     def _task_size(self, piece: WorkPiece, name: str) -> tuple[int, int]:
         """Return a task's questions and tokens, as they were before or by the length of its texts."""
@@ -217,6 +218,17 @@ class WorkEstimator:
         from bitsure.tasks.harness_tasks import load_tasks
 
         return self.memo(load_tasks, task, [name], hub_mirror)[name].estimate_size(task)
+
+
+def seconds_besides(cells: int, slower: float) -> float:
+    """Return what a command takes besides the work of its cells.
+
+    Args:
+        cells: How many are made.
+        slower: How many times as long as without other work a process takes, as by `slowdown`.
+    """
+    at_once = max(1.0, SIDE_BY_SIDE / slower)
+    return slower * ((SECONDS_A_SWEEP if cells > 1 else SECONDS_A_RUN) + SECONDS_A_CELL * cells / at_once)
 
 
 def _quantizing_memory(modules: nn.Module, plan: Plan) -> int:
@@ -245,17 +257,3 @@ def _allowed(max_memory: Sequence[str] | None) -> float:
 
     parts = dict(part.rsplit(":", 1) for part in max_memory or ())
     return int(convert_file_size_to_int(parts["cpu"])) if "cpu" in parts else math.inf
-
-
-@functools.cache
-def _gemm_speed() -> float:
-    """Return the floating-point operations a second of a matrix product on this machine, the best of a few."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    a, best = torch.rand(1024, 1024, device=device), 0.0
-    for _ in range(5):
-        started = time.perf_counter()
-        (a @ a).sum().item()
-        best = max(best, 2 * 1024**3 / (time.perf_counter() - started))
-    return best

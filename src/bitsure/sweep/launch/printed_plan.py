@@ -21,11 +21,17 @@ from bitsure.sweep.launch import downloads, dry_run, printed_gpus
 from bitsure.sweep.launch.assumed_gpu import A100_AT_WORK, gpu_here
 from bitsure.sweep.launch.composed_cell import CellErrors, ComposedCell
 from bitsure.sweep.launch.dry_run import NO_LOG, InspectedCell
-from bitsure.sweep.launch.estimate import SECONDS_A_CELL, WorkEstimator, WorkPiece
+from bitsure.sweep.launch.estimate import WorkEstimator, WorkPiece, seconds_besides
+from bitsure.sweep.launch.machine_speed import slowdown
 
 ON_THE_NODE = (
     "Decided on the node that a cell runs on: whether model.device is there and memory is enough. model.dtype=auto is taken "
     "here for the checkpoint's own type, as on a GPU; on a node without one it is float32, and the store has other pieces."
+)
+NOTICED = 1.2  # times as slow as without other work
+OTHER_WORK = (
+    " Other work slows this machine down now: a process takes {:.1f} times as long. That is counted, except in the time of "
+    "earlier work, which is as it was."
 )
 OF_SERVERS = f" A server that was never scored with is taken for one {A100_AT_WORK}."
 NO_VLLM = (
@@ -104,10 +110,13 @@ def _estimate(pieces: Sequence[WorkPiece], cells: int, memo: Memo, on_nodes: boo
         memory[stage] = max(memory.get(stage, 0), estimate.memory)
     most_memory = ", ".join(f"up to {binary_size(n_bytes)} for {stage}" for stage, n_bytes in memory.items())
     is_elsewhere = on_nodes or any(piece.is_elsewhere for piece in pieces)
+    slower = 1.0 if is_elsewhere else slowdown()
+    seconds += seconds_besides(cells, slower)
     return (
         "An estimate, from the models' shapes, the number of questions and earlier work in the store: "
-        f"{_duration(seconds + SECONDS_A_CELL * cells)} one after the other on {_processor(is_elsewhere)}; main "
+        f"{_duration(seconds)} one after the other on {_processor(is_elsewhere)}; main "
         f"memory of a cell: {most_memory}; {binary_size(disk)} of disk in the store."
+        + (OTHER_WORK.format(slower) if slower > NOTICED else "")
         + (OF_SERVERS if any(piece.is_served for piece in pieces) else "")
         + _on_vllm([piece for piece in pieces if piece.is_on_vllm], on_nodes)
         + (OF_QUANTIZING if is_elsewhere and not gpu_here() and "quantizing" in memory else "")
