@@ -152,6 +152,7 @@ def introduction(given: argparse.Namespace) -> str:
         "The outliers are gains of norms that the next weights take back, which is what SmoothQuant's scales can undo to the "
         "last channel: its numbers hardly depend on them. Outliers of large models need not be of that kind.",
         "",
+        "",
     ]
     return "\n".join(lines)
 
