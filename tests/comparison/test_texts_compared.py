@@ -106,6 +106,9 @@ def test_texts_of_logs_which_do_not_count_tokens_have_numbers_of_words_and_bytes
     compared = compare(*sides, METRIC)
     assert compared["pages"]["bits_per_byte"].value == pytest.approx(2 / 20 / math.log(2))
     assert "nll" not in compared["pages"]
+    counted = [replace(row, choice_tokens=[5], token_logprobs=[[-2.0] * 5]) for row in sides[0]]
+    for pair in ((counted, sides[1]), (sides[1], counted)):  # a run of our own beside a log
+        assert compare(*pair, METRIC)["pages"].keys() == compared["pages"].keys()
     assert "does not count tokens" in judge(compared, MARGINS, METRIC).tasks["pages"].sentence
 
 

@@ -54,7 +54,7 @@ def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, a
     """
     full, quantized = text_set(before), text_set(after)
     resampling, level = Resampling.of_records(after, settings), settings.confidence_level
-    metrics = text_metrics(full)
+    metrics = {name: metric for name, metric in text_metrics(full).items() if name in text_metrics(quantized)}
     results: dict[str, Difference] = {}
     for name, point_estimate in estimate(metrics, quantized, resampling.weights, resampling.clusters, minus=full).items():
         now, was = point_estimate.sides
