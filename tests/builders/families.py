@@ -34,6 +34,15 @@ FAMILIES = {
     "bloom": {"vocab_size": 300, "hidden_size": 64, "n_layer": 2, "n_head": 4},
 }
 
+UNEQUAL = GROUPED | {  # of gemma4_text, whose layers have heads of two widths
+    "layer_types": ["sliding_attention", "full_attention"],
+    "head_dim": 16,
+    "global_head_dim": 32,
+    "num_kv_shared_layers": 0,
+    "hidden_size_per_layer_input": 0,
+    "vocab_size_per_layer_input": 300,
+}
+
 SPARSE = GROUPED | {"num_experts_per_tok": 2}
 MIXTURES = {  # every way in which transformers keeps experts: plain, with shared ones, transposed and interleaved with biases
     "mixtral": SPARSE | {"num_local_experts": 4},

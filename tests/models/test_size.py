@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bitsure.models.size import keys_values_of
-from tests.builders.families import FALCON, FAMILIES, GROUPED, build
+from bitsure.models.size import head_widths, keys_values_of
+from tests.builders.families import FALCON, FAMILIES, UNEQUAL, build
 from tests.builders.marks import needs_transformers_5
 
 NEW_FALCON = FALCON | {"alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2}
@@ -31,11 +31,9 @@ def test_falcon_has_fewer_than_transformers_keeps():
 
 @needs_transformers_5
 def test_layers_of_different_heads_count_each_by_its_own():
-    layers = {"layer_types": ["sliding_attention", "full_attention"], "global_head_dim": 32, "num_kv_shared_layers": 0}
-    model = build(
-        "gemma4_text", **GROUPED, **layers, head_dim=16, hidden_size_per_layer_input=0, vocab_size_per_layer_input=300
-    )
+    model = build("gemma4_text", **UNEQUAL)
     assert keys_values_of(model) == kept(model) == 2 * 2 * (16 + 32)
+    assert head_widths(model) == {16, 32}
 
 
 def test_a_model_without_heads_counts_its_width():

@@ -54,9 +54,18 @@ def keys_values_of(model: nn.Module, in_transformers: bool = False) -> int:
         model: The model's modules; their weights are not needed.
         in_transformers: Whether transformers keeps them, whose Falcon repeats those of a group for each of its heads.
     """
+    return sum(2 * heads * width for heads, width in (_heads_and_width(layer, in_transformers) for layer in _layers(model)))
+
+
+def head_widths(model: nn.Module) -> set[int]:
+    """Return the widths of the heads of a transformers model; of most models they are one."""
+    return {_heads_and_width(layer, in_transformers=True)[1] for layer in _layers(model)}
+
+
+def _layers(model: nn.Module) -> list[Any]:
+    """Return the config of each layer, whose heads may differ."""
     config: Any = model.config.get_text_config()  # type: ignore[union-attr, operator]
-    layers = list(getattr(config, "per_layer_config", [])) or [config] * config.num_hidden_layers  # transformers 4 has no list
-    return sum(2 * heads * width for heads, width in (_heads_and_width(layer, in_transformers) for layer in layers))
+    return list(getattr(config, "per_layer_config", [])) or [config] * config.num_hidden_layers  # transformers 4 has no list
 
 
 def _heads_and_width(config: Any, in_transformers: bool) -> tuple[int, int]:

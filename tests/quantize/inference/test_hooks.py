@@ -19,7 +19,7 @@ from bitsure.quantize.weights.fake_quantize import fake_quantize
 from bitsure.scoring.local import forward, rows
 from bitsure.scoring.local.local_engine import LocalEngine
 from tests.builders.fake_gpu import fake_gpu
-from tests.builders.families import FALCON, FAMILIES, build
+from tests.builders.families import FALCON, FAMILIES, UNEQUAL, build
 from tests.builders.marks import needs_transformers_5
 from tests.builders.quantizing import ALL, WINDOWS
 from tests.builders.requests import branching_questions, lay_out
@@ -159,12 +159,23 @@ def test_what_is_divided_is_rounded_after_it():
         ("llama", KeysValues(4, 12), "heads are 16 wide, which groups of 12 do not divide"),
         ("llama", KeysValues(format="mxfp4"), "mxfp4 has blocks of 32"),
         ("mamba", KeysValues(4), "take no cache of keys and values"),
+        pytest.param("gemma4_text", KeysValues(4, 32), "heads are 16 wide, which groups of 32 do", marks=needs_transformers_5),
     ],
 )
 def test_what_has_no_such_keys_and_values_is_refused(name, numbers, said):
     mamba = {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2}
+    settings = CACHED | {"mamba": mamba, "gemma4_text": UNEQUAL}
     with pytest.raises(UserError, match=said):
-        check_keys_and_values(numbers, build(name, **(mamba if name == "mamba" else CACHED[name])))
+        check_keys_and_values(numbers, build(name, **settings[name]))
+
+
+@needs_transformers_5
+def test_groups_that_divide_heads_of_all_widths_are_rounded():
+    model = build("gemma4_text", **UNEQUAL)
+    check_keys_and_values(KeysValues(4, 16), model)
+    before = logits(model)
+    attach(model, InferenceScheme(kv=KeysValues(4, 16)))
+    assert not torch.equal(logits(model), before)
 
 
 def test_what_transforms_read_is_on_the_gpu_before_the_first_batch():

@@ -11,6 +11,7 @@ from torch import nn
 
 from bitsure.base.errors import UserError
 from bitsure.config.number_formats import KeysValues
+from bitsure.models.size import head_widths
 from bitsure.quantize.inference.orthogonal import Orthogonal
 from bitsure.quantize.walk.targets import find_blocks
 from bitsure.quantize.weights.fake_quantize import fake_quantize
@@ -49,9 +50,9 @@ class ChangingCache:
 def check_keys_and_values(numbers: KeysValues, model: nn.Module) -> None:
     """Raise UserError if a model (without weights) has no keys and values to round, or heads that groups do not divide."""
     cache_parameter(find_blocks(model)[1][0])
-    config: Any = model.config
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if numbers.group_size is not None and numbers.group_size > 0 and width % numbers.group_size:
+    size = numbers.group_size
+    width = next((width for width in sorted(head_widths(model)) if size is not None and size > 0 and width % size), None)
+    if width is not None:
         raise UserError(
             f"quant.kv: the model's heads are {width} wide, which groups of {numbers.group_size} do not divide. "
             f"Give quant.kv.group_size=-1 for one group a head, or a number that divides {width}"
