@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -99,6 +100,15 @@ def test_a_plan_says_what_each_of_several_gpus_holds(here, capsys, monkeypatch, 
 def test_a_plan_on_a_cpu_says_nothing_of_gpus(here, capsys, monkeypatch):
     install_vllm(monkeypatch)
     assert "GPU" not in shown(capsys, *POCKET) and "GPU" not in shown(capsys, *VLLM)
+
+
+def test_vllm_on_a_cpu_takes_its_share_of_main_memory_or_what_its_variable_says(here, capsys, monkeypatch):
+    install_vllm(monkeypatch)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=100 * 2**30, available=2**30))
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    assert "up to 30.6 GiB for scoring" in shown(capsys, *VLLM, "scoring.vllm.memory_share=0.3")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "4")
+    assert "up to 5.2 GiB for scoring" in shown(capsys, *VLLM)
 
 
 def test_a_plan_for_nodes_says_what_a_gpu_holds_and_takes_time_on_one(here, capsys):

@@ -34,6 +34,7 @@ from bitsure.sweep.launch.memory_estimate import (
     outside_blocks,
     quantizing_memory,
     scoring_memory,
+    vllm_memory_on_cpu,
 )
 
 if TYPE_CHECKING:
@@ -164,11 +165,14 @@ class WorkEstimator:
         """Return what scoring so many tokens takes in main memory."""
         if piece.is_served:
             return LIBRARIES
-        if piece.is_on_vllm and self._on_gpu(piece):
-            return (1 + piece.gpus) * LIBRARIES  # of this process and of vLLM's, one a GPU
         import torch
 
         dtype, settings = getattr(torch, piece.run.dtype), piece.run.source.settings
+        if piece.is_on_vllm:
+            if self._on_gpu(piece):
+                return (1 + piece.gpus) * LIBRARIES  # of this process and of vLLM's, one a GPU
+            share = piece.run.scorer.setup.scoring.vllm.memory_share
+            return vllm_memory_on_cpu(share, parameters_of(model) * dtype.itemsize)
         weights = parameters_of(model) * (2 if piece.run.attributes else 1)
         batch, plan = min(tokens, MOST_TOKENS["cpu"]), piece.run.plan
         imported = QUANTIZING_LIBRARY if plan and _uses_library(plan) else 0  # it quantizes before anything is scored

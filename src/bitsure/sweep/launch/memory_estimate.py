@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
+
+import psutil
 
 from bitsure.models.size import parameters_of, width_of
 from bitsure.quantize.calibration.windows import HELD_OUT_WINDOWS
@@ -41,6 +44,19 @@ def scoring_memory(model: nn.Module, dtype: torch.dtype, tokens: int, weights: i
         weights: Bytes of all weights that are in memory.
     """
     return LIBRARIES + weights + tokens * bytes_a_token(model, dtype) + LOGITS
+
+
+def vllm_memory_on_cpu(memory_share: float, weights: int) -> int:
+    """Return what this process and vLLM's take on a CPU.
+
+    Args:
+        memory_share: The part of main memory that vLLM takes, whose rest it fills with keys and values, unless its own variable
+            says how many GiB these get.
+        weights: Bytes of all weights.
+    """
+    if keys_values := os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+        return int(2 * LIBRARIES + weights + float(keys_values) * 2**30)
+    return LIBRARIES + int(memory_share * psutil.virtual_memory().total)
 
 
 def quantizing_memory(model: nn.Module, plan: Plan, dtype: torch.dtype, weights: int) -> int:
