@@ -39,7 +39,7 @@ def test_a_busy_server_is_asked_again():
         ({"dies_after": 0}, r"answers no more, after 3 tries .*Run the same command again when it is back"),
         (
             {"delay": 0.3, "timeout": 0.05},
-            r"no answer within 0.05 seconds \(tries: 2\)\. .*with a larger server.timeout",
+            r"no answer within server.timeout=0.05 seconds \(tries: 2\)\. .*with a larger server.timeout",
         ),
     ],
 )

@@ -112,9 +112,9 @@ class CompletionsClient(CompletionService):
 
         if isinstance(error, httpx.ReadTimeout):
             return self.refusal(
-                f"the server gives no answer within {self._timeout:g} seconds (tries: {tries + 1}). Run the same command again "
-                "with a larger server.timeout, or with fewer questions at one time (server.prompts, server.concurrency): what "
-                "was scored is kept, but for the last answers"
+                f"the server gives no answer within server.timeout={self._timeout:g} seconds (tries: {tries + 1}). Run the "
+                "same command again with a larger server.timeout, or with fewer questions at one time (server.prompts, "
+                "server.concurrency): what was scored is kept, but for the last answers"
             )
         reason = self.quoted(str(error) or type(error).__name__)
         if tries:
