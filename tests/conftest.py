@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,16 @@ def own_tasks(tmp_path_factory) -> Path:
     free = (folder / "tiny_free.yaml").read_text()
     (folder / "tiny_code.yaml").write_text(free.replace("tiny_free", "tiny_code") + "unsafe_code: true\n")
     return folder
+
+
+@pytest.fixture
+def default_signals() -> Iterator[None]:
+    """Python's own handlers of Ctrl-C and SIGTERM: a shell's background job starts with Ctrl-C ignored."""
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -155,6 +155,7 @@ def test_a_run_that_is_interrupted_while_it_writes_its_first_files_says_so(tmp_p
     assert status(tmp_path)["error"] == "interrupted"
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_does_not_keep_the_status_from_being_written(tmp_path, monkeypatch, second):
     write = results.write

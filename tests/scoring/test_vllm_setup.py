@@ -107,6 +107,7 @@ def test_vllm_that_is_refused_ends(engine_of, stack, monkeypatch):
     assert calls.grace == [0]
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_a_signal_amid_vllms_end_takes_effect_after_it(engine_of, stack, monkeypatch):
     calls = install_vllm(monkeypatch, stops_amid_end=signal.SIGINT)
     engine_of()
@@ -115,6 +116,7 @@ def test_a_signal_amid_vllms_end_takes_effect_after_it(engine_of, stack, monkeyp
     assert calls.ended == 1
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_a_signal_that_vllm_catches_while_it_starts_ends_it(engine_of, monkeypatch):
     calls = install_vllm(monkeypatch, stops_amid_start=signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
