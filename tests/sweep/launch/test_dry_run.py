@@ -199,6 +199,15 @@ def test_a_small_pieces_fixed_costs_are_no_measure_of_a_large_one(tmp_path):
     assert seconds == pytest.approx([20, 2])
 
 
+@pytest.mark.parametrize("parallel", [[0, 1], None, ["2"], 3])
+def test_an_entry_whose_number_of_gpus_cannot_be_read_is_left_out(tmp_path, parallel):
+    store = Store(tmp_path / "store")
+    for number, written in enumerate(([2, 1], parallel)):
+        with store.create("records", {"task": "t", "limit": None, "number": number, "parallel": written}) as entry:
+            write_cost(entry, EntryCost("vllm", 1.0, 1e6))
+    assert dict(estimate.WorkEstimator(store, Memo())._speeds) == {("vllm", False): [(1e6, 5e5)]}
+
+
 @pytest.mark.parametrize("gpu", [None, Gpu("NVIDIA H200", 139 * 2**30)])
 def test_an_estimate_names_the_processor_that_it_is_for(cell, capsys, monkeypatch, gpu):
     install_vllm(monkeypatch)

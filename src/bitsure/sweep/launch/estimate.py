@@ -9,14 +9,14 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
-from bitsure.base.work import COST_FILE, quantizing_work, read_cost, scoring_work
+from bitsure.base.work import COST_FILE, EntryCost, quantizing_work, read_cost, scoring_work
 from bitsure.config.schema import SERVED, VLLM
 from bitsure.models.size import parameters_of, width_of
 from bitsure.quantize.calibration.windows import HELD_OUT_WINDOWS
@@ -126,10 +126,13 @@ class WorkEstimator:
         """Remember the cost of an entry of the store; an entry that cannot be read is left out."""
         try:
             cost, made_from = read_cost(entry), json.loads((entry / "manifest.json").read_text(encoding="utf-8"))["made_from"]
-        except (OSError, ValueError, KeyError):
-            return
-        if cost is None:
-            return
+            if cost is not None:
+                self._remember(cost, made_from)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
+            return  # Another program, or another version, wrote other types or numbers.
+
+    def _remember(self, cost: EntryCost, made_from: Mapping[str, Any]) -> None:
+        """Remember what an entry cost that was made from these things."""
         if cost.what and cost.seconds and cost.work:
             on_gpu = cost.peak_gpu_memory_bytes is not None and cost.what != SERVED
             gpus = math.prod(made_from.get("parallel", ()))
