@@ -118,7 +118,7 @@ class Chart:
         """The picture as an SVG element without background, in the colour of the text around it."""
         import vl_convert
 
-        spec = self.spec | {"$schema": SCHEMA, "config": CONFIG}
+        spec = {"$schema": SCHEMA, "config": CONFIG} | self.spec
         return _short(without_controls(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)))
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from PIL import Image
+
 from bitsure.metrics.metric_names import MACRO
+from bitsure.report.charts import SCALE, WIDTH
 from bitsure.sweep.report.heat_map import heat_map
 from bitsure.sweep.report.pareto import ON_DISK, pareto
 from bitsure.sweep.report.scale_pictures import bits_picture, scale_picture
@@ -90,3 +93,12 @@ def test_many_quantizers_on_one_model_are_rows_of_a_heat_map_and_few_panels():
     assert len({field["name"] for field in panel.spec["data"]["values"]}) == 14
     assert len(shift.panels) == 12 and shift.caption.endswith("The first 12 of 14 quantizers are drawn; the CSV has all.")
     assert len({row.quantizer for row in shift.rows}) == 14
+
+
+def test_the_legend_of_many_quantizers_is_no_wider_than_the_panels_and_names_all(tmp_path):
+    labels = [f"quantizer-{number}, calib.name=pocket" for number in range(40)]
+    picture = pareto([quantized(label, size_bytes=1 + place, task=MACRO) for place, label in enumerate(labels)], ON_DISK)
+    drawn = picture.save(tmp_path)
+    assert [label for label in labels if label not in drawn.chart.svg] == []
+    with Image.open(drawn.path) as png:
+        assert png.width < SCALE * 3 * (WIDTH + 60)  # axes included

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from bitsure.report.charts import Chart, DrawnChart, Spec, save_png
+from bitsure.report.charts import CONFIG, WIDTH, Chart, DrawnChart, Spec, save_png
 from bitsure.sweep.report.study_row import StudyRow
 
 LEGEND_CHANNELS = ("color", "shape", "strokeDash")
-
+LETTER_WIDTH, SYMBOL_WIDTH = 6, 30  # in a legend, the space beside them included
 
 SYMBOLS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "triangle-down": "▼", "cross": "✚"}
 
@@ -64,8 +64,21 @@ class Picture:
 
     def save(self, folder: Path) -> DrawnChart:
         """Write all panels as one PNG into a folder."""
-        together: Spec = {"concat": [panel.spec for panel in self.panels], "columns": self.columns, "spacing": 24}
+        together: Spec = {
+            "concat": [panel.spec for panel in self.panels],
+            "columns": self.columns,
+            "spacing": 24,
+            "config": CONFIG | {"legend": CONFIG["legend"] | self._legend},
+        }
         return save_png(Chart(together, self.finding), folder / f"{self.name}.png")
+
+    @property
+    def _legend(self) -> Spec:
+        """Vega-Lite's settings of a legend that is as wide as the panels and has every key, however many there are."""
+        width = min(self.columns, len(self.panels)) * WIDTH
+        longest = max((len(key.label) for key in self.keys), default=1)
+        fitting = max(1, width // (LETTER_WIDTH * longest + SYMBOL_WIDTH))
+        return {"columns": fitting, "symbolLimit": 0, "labelLimit": 0} if len(self.keys) > fitting else {"symbolLimit": 0}
 
 
 def _without_legends(spec: Spec) -> Spec:
