@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from benchmarks.tiny_models import build_small
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
@@ -21,7 +22,9 @@ from bitsure.sweep.launch.assumed_gpu import A100, Gpu
 from bitsure.sweep.launch.composed_cell import CellErrors
 from bitsure.sweep.launch.gpu_memory import ModelOnGpus, local_batch, vllm_memory
 from tests.builders.fake_vllm import install_vllm
+from tests.builders.marks import needs_transformers_5
 from tests.builders.sweep_commands import compose_valid
+from tests.builders.tokenizers import byte_tokenizer
 
 H200 = Gpu("NVIDIA H200", 139 * 2**30)
 POCKET = ["model=pocket-llama-1m", "task.limit=5"]
@@ -125,6 +128,19 @@ def test_a_plan_for_nodes_says_what_a_gpu_holds_and_takes_time_on_one(here, caps
 def test_a_model_that_a_gpu_does_not_hold_is_said_to_be_too_large(here, capsys):
     here(Gpu("small", 10_000))
     assert "It does not fit: model.device_map=auto spreads it over several GPUs." in shown(capsys, *POCKET, on_nodes=True)
+
+
+@needs_transformers_5
+@pytest.mark.parametrize("engine", ["local", "vllm"])
+def test_a_model_of_two_lists_of_blocks_is_planned_in_full_precision(here, capsys, monkeypatch, tmp_path, engine):
+    install_vllm(monkeypatch)
+    here(H200)
+    build_small("hrm_text").save_pretrained(tmp_path / "model")
+    byte_tokenizer().save_pretrained(tmp_path / "model")
+    text = shown(
+        capsys, "model=local", f"model.path={tmp_path / 'model'}", "task=pocket", f"scoring.engine={engine}", on_nodes=True
+    )
+    assert "of model's weights in float32" in text and " for scoring" in text
 
 
 def test_without_vllm_a_plan_goes_on_and_a_run_is_refused(here, capsys, without_vllm, tmp_path):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
 import psutil
 
+from bitsure.base.errors import UserError
 from bitsure.models.size import parameters_of, width_of
 from bitsure.quantize.calibration.windows import HELD_OUT_WINDOWS
 
@@ -149,26 +150,28 @@ def _kept_inside(module: nn.Module, layers: Collection[nn.Module], rounds_inputs
 
 def outside_blocks(model: nn.Module) -> int:
     """Return the number of a model's parameters that stand outside its blocks."""
-    from bitsure.quantize.walk.targets import find_blocks
-
-    return parameters_of(model) - sum(map(parameters_of, find_blocks(model)[1]))
+    return parameters_of(model) - sum(map(parameters_of, _blocks(model)))
 
 
 def largest_block(model: nn.Module) -> int:
-    """Return the number of parameters of a model's largest block."""
-    from bitsure.quantize.walk.targets import find_blocks
-
-    return max(map(parameters_of, find_blocks(model)[1]))
+    """Return the number of parameters of a model's largest block; 0 if its blocks are not known."""
+    return max(map(parameters_of, _blocks(model)), default=0)
 
 
 def bytes_a_token(model: nn.Module, dtype: torch.dtype) -> int:
     """Return what one token takes inside a block."""
+    from bitsure.quantize.walk.targets import linears, matrix
+
     width = width_of(model)
-    return (STATES * width + INNER * max(_widths(model), default=4 * width)) * dtype.itemsize
+    widths = (matrix(layer).shape[0] for block in _blocks(model) for layer in linears(block).values())
+    return (STATES * width + INNER * max(widths, default=4 * width)) * dtype.itemsize
 
 
-def _widths(model: nn.Module) -> Iterator[int]:
-    """Yield the widths of the outputs of linear layers in the model's blocks."""
-    from bitsure.quantize.walk.targets import block_linears, matrix
+def _blocks(model: nn.Module) -> Sequence[nn.Module]:
+    """Return a model's blocks; none if they are not in one list, which a model that is scored need not have."""
+    from bitsure.quantize.walk.targets import find_blocks
 
-    return (matrix(layer).shape[0] for layer in block_linears(model).values())
+    try:
+        return list(find_blocks(model)[1])
+    except UserError:
+        return []
