@@ -194,7 +194,8 @@ def test_a_small_pieces_fixed_costs_are_no_measure_of_a_large_one(tmp_path):
     for number, (seconds, work) in enumerate([(2.0, 1e6)] * 9 + [(10.0, 1e9)] * estimate.NEAREST):
         with store.create("records", {"task": "t", "limit": None, "number": number}) as entry:
             write_cost(entry, EntryCost("scoring", seconds, work))
-    estimator, piece = estimate.WorkEstimator(store, Memo()), SimpleNamespace(is_served=False, is_elsewhere=False, gpus=1)
+    estimator = estimate.WorkEstimator(store, Memo())
+    piece = SimpleNamespace(is_served=False, is_kept_on_cpu=False, is_elsewhere=False, gpus=1)
     seconds = [estimator._seconds("scoring", work, piece) for work in (2e9, 1e6)]
     assert seconds == pytest.approx([20, 2])
 
@@ -211,7 +212,7 @@ def test_an_entry_whose_number_of_gpus_cannot_be_read_is_left_out(tmp_path, para
 @pytest.mark.parametrize("gpu", [None, Gpu("NVIDIA H200", 139 * 2**30)])
 def test_an_estimate_names_the_processor_that_it_is_for(cell, capsys, monkeypatch, gpu):
     install_vllm(monkeypatch)
-    monkeypatch.setattr(estimate, "gemm_speed", lambda: 1e12)
+    monkeypatch.setattr(estimate, "gemm_speed", lambda device: 1e12)
     for module in (assumed_gpu, estimate, printed_gpus, printed_plan):
         monkeypatch.setattr(module, "gpu_here", lambda: gpu)
     shown, seconds = {}, {}
@@ -230,6 +231,25 @@ def test_an_estimate_names_the_processor_that_it_is_for(cell, capsys, monkeypatc
     assert f"otherwise of 8 GPUs, each one {name}." in shown[8] and f"one after the other on {machine}" in shown[8]
     speed = 0.3e12 if gpu else assumed_gpu.A100_SPEED
     assert seconds[0] == pytest.approx(seconds[1]) and seconds[1] / seconds[8] == pytest.approx(8 * speed / 0.3e12)
+
+
+def test_work_that_is_kept_on_the_cpu_of_a_machine_with_a_gpu_goes_by_what_the_cpu_took(cell, capsys, monkeypatch):
+    monkeypatch.setattr(estimate, "gemm_speed", {"cuda": 1e14, "cpu": 1e12}.__getitem__)
+    for module in (assumed_gpu, estimate, printed_gpus, printed_plan):
+        monkeypatch.setattr(module, "gpu_here", lambda: Gpu("NVIDIA H200", 139 * 2**30))
+    cells = [cell(0, "quant=none", "model.device=cpu"), cell(1, "quant=none")]
+    [[on_cpu, *_], [on_gpu, *_]] = [list(one.pieces.values()) for one in inspect(cells)[0]]
+    printed_plan.show(cells[:1], CellErrors())
+    shown = capsys.readouterr().out
+    assert "one after the other on this machine's CPU;" in shown and "H200" not in shown
+    store = on_cpu.run.store
+    assumed = [estimate.WorkEstimator(store, Memo())._seconds("scoring", 1e9, piece) for piece in (on_cpu, on_gpu)]
+    assert assumed == pytest.approx([1 / 300, 1 / 30_000])
+    for number, (seconds, gpu_bytes) in enumerate([(20.0, 0), (5.0, 2**20)]):  # both were measured where there is a GPU
+        with store.create("records", {"task": "t", "limit": None, "number": number}) as entry:
+            write_cost(entry, EntryCost("scoring", seconds, 1e9, peak_gpu_memory_bytes=gpu_bytes))
+    known = [estimate.WorkEstimator(store, Memo())._seconds("scoring", 1e9, piece) for piece in (on_cpu, on_gpu)]
+    assert known == pytest.approx([20, 5])
 
 
 @pytest.mark.parametrize(

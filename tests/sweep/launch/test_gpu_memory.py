@@ -44,7 +44,7 @@ def llama_70b():
 def here(monkeypatch, tmp_path):
     """A function that puts a GPU, or none, into this machine; the store is the test's."""
     monkeypatch.setenv("BITSURE_STORE", str(tmp_path / "store"))
-    monkeypatch.setattr(estimate, "gemm_speed", lambda: 1e12)
+    monkeypatch.setattr(estimate, "gemm_speed", lambda device: 1e12)
 
     def put(gpu: Gpu | None) -> None:
         for module in (assumed_gpu, estimate, printed_plan, printed_gpus):

@@ -84,6 +84,11 @@ class WorkPiece:
         return self.made_from.get("engine") == VLLM
 
     @property
+    def is_kept_on_cpu(self) -> bool:
+        """Whether the settings keep it off GPUs."""
+        return self.run.source.settings.device == "cpu"
+
+    @property
     def is_elsewhere(self) -> bool:
         """Whether it is made on another machine, whose GPUs vLLM scores on."""
         return are_elsewhere(self.run.scorer.setup.scoring)
@@ -134,9 +139,8 @@ class WorkEstimator:
     def _remember(self, cost: EntryCost, made_from: Mapping[str, Any]) -> None:
         """Remember what an entry cost that was made from these things."""
         if cost.what and cost.seconds and cost.work:
-            on_gpu = cost.peak_gpu_memory_bytes is not None and cost.what != SERVED
             gpus = math.prod(made_from.get("parallel", ()))
-            self._speeds[cost.what, on_gpu].append((cost.work, cost.work / cost.seconds / gpus))
+            self._speeds[cost.what, _was_on_gpu(cost)].append((cost.work, cost.work / cost.seconds / gpus))
         if cost.tokens and cost.questions:
             self._tokens[made_from["task"]].append(cost.tokens / cost.questions)
             self._questions[made_from["task"], made_from["limit"]] = cost.questions
@@ -172,7 +176,7 @@ class WorkEstimator:
 
         dtype, settings = getattr(torch, piece.run.dtype), piece.run.source.settings
         if piece.is_on_vllm:
-            if self._on_gpu(piece):
+            if self.is_on_gpu(piece):
                 return (1 + piece.gpus) * LIBRARIES  # of this process and of vLLM's, one a GPU
             share = piece.run.scorer.setup.scoring.vllm.memory_share
             return vllm_memory_on_cpu(share, parameters_of(model) * dtype.itemsize)
@@ -196,20 +200,22 @@ class WorkEstimator:
 
     def _seconds(self, what: str, work: float, piece: WorkPiece) -> float:
         """Return seconds at the speed of the pieces nearest in size: small ones have fixed costs that large ones do not."""
-        known = self._speeds.get((what, self._on_gpu(piece)), [])
+        known = self._speeds.get((what, self.is_on_gpu(piece)), [])
         nearest = sorted(known, key=lambda earlier: abs(math.log(earlier[0] / work)))[:NEAREST]
         speed = statistics.median(speed for _, speed in nearest) if nearest else self._assumed_speed(piece)
         return work / speed / piece.gpus
 
-    def _on_gpu(self, piece: WorkPiece) -> bool:
+    def is_on_gpu(self, piece: WorkPiece) -> bool:
         """Return whether a GPU, here or elsewhere, does a piece of work; a server's is not known."""
-        return not piece.is_served and (gpu_here() is not None or self._on_nodes or piece.is_elsewhere)
+        has_gpu = gpu_here() is not None or self._on_nodes or piece.is_elsewhere
+        return has_gpu and not piece.is_served and not piece.is_kept_on_cpu
 
     def _assumed_speed(self, piece: WorkPiece) -> float:
-        """Return the operations a second, on a GPU, of work of which nothing was measured before."""
-        if piece.is_served or (self._on_gpu(piece) and gpu_here() is None):
+        """Return the operations a second, on one processor, of work of which nothing was measured before."""
+        on_gpu = self.is_on_gpu(piece)
+        if piece.is_served or (on_gpu and gpu_here() is None):
             return A100_QUANTIZING if piece.kind == "weights" else A100_SPEED
-        return MODEL_SHARE_OF_GEMM * gemm_speed()
+        return MODEL_SHARE_OF_GEMM * gemm_speed("cuda" if on_gpu else "cpu")
 
     def _task_size(self, piece: WorkPiece, name: str) -> tuple[int, int]:
         """Return a task's questions and tokens, as they were before or by the length of its texts."""
@@ -225,6 +231,13 @@ class WorkEstimator:
         from bitsure.tasks.harness_tasks import load_tasks
 
         return self.memo(load_tasks, task, [name], hub_mirror)[name].estimate_size(task)
+
+
+def _was_on_gpu(cost: EntryCost) -> bool:
+    """Return whether a GPU did the work: of vLLM, whose processes hold the tensors, that the machine has one shows it."""
+    if cost.what == VLLM:
+        return cost.peak_gpu_memory_bytes is not None
+    return bool(cost.peak_gpu_memory_bytes) and cost.what != SERVED
 
 
 def seconds_besides(cells: int, slower: float) -> float:

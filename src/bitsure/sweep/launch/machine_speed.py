@@ -10,11 +10,11 @@ SIZE = 1024  # of the matrices
 
 
 @functools.cache
-def gemm_speed() -> float:
-    """Return the floating-point operations a second of matrix products on this machine."""
+def gemm_speed(device: str) -> float:
+    """Return the floating-point operations a second of matrix products on this machine's cpu or cuda."""
     import torch
 
-    a = torch.rand(SIZE, SIZE, device="cuda" if torch.cuda.is_available() else "cpu")
+    a = torch.rand(SIZE, SIZE, device=device)
     (a @ a).sum().item()  # starts threads, or loads the GPU's kernels
     started, products, seconds = time.perf_counter(), 0, 0.0
     while seconds < PROBE_SECONDS:

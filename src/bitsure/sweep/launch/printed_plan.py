@@ -114,7 +114,7 @@ def _estimate(pieces: Sequence[WorkPiece], cells: int, memo: Memo, on_nodes: boo
     seconds += seconds_besides(cells, slower)
     return (
         "An estimate, from the models' shapes, the number of questions and earlier work in the store: "
-        f"{_duration(seconds)} one after the other on {_processor(is_elsewhere)}; main "
+        f"{_duration(seconds)} one after the other on {_processors(pieces, estimator)}; main "
         f"memory of a cell: {most_memory}; {binary_size(disk)} of disk in the store."
         + (OTHER_WORK.format(slower) if slower > NOTICED else "")
         + (OF_SERVERS if any(piece.is_served for piece in pieces) else "")
@@ -124,11 +124,17 @@ def _estimate(pieces: Sequence[WorkPiece], cells: int, memo: Memo, on_nodes: boo
     )
 
 
-def _processor(is_elsewhere: bool) -> str:
-    """Return the processor that times are for, unless earlier work had another one."""
-    if gpu := gpu_here():
-        return f"this machine's {gpu.name}"
-    return f"another machine's GPU, taken for one {A100_AT_WORK}" if is_elsewhere else "this machine's CPU"
+def _processors(pieces: Sequence[WorkPiece], estimator: WorkEstimator) -> str:
+    """Return the processors that times are for, unless earlier work had others; those of servers stand apart."""
+    not_served = [piece for piece in pieces if not piece.is_served]
+    return " and ".join(dict.fromkeys(_processor(estimator.is_on_gpu(piece)) for piece in not_served or pieces))
+
+
+def _processor(is_gpu: bool) -> str:
+    if not is_gpu:
+        return "this machine's CPU"
+    gpu = gpu_here()
+    return f"this machine's {gpu.name}" if gpu else f"another machine's GPU, taken for one {A100_AT_WORK}"
 
 
 def _unknown(unknown: Sequence[InspectedCell], here: Sequence[InspectedCell], memo: Memo, on_nodes: bool) -> list[str]:
