@@ -39,9 +39,8 @@ logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(composed: DictConfig) -> None:
     """Run what Hydra composed: one run, or one cell of a sweep."""
-    terminal.protect()  # a launcher's worker process comes here first
+    _prepare_process()  # a launcher's worker process comes here first
     hydra_errors.settings_are_composed()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop ends a run as Ctrl-C does
     try:
         own_code.make_importable(HydraConfig.get().runtime.config_sources)
         check_choices(_overrides())
@@ -51,6 +50,12 @@ def main(composed: DictConfig) -> None:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:
         _end_interrupted()
+
+
+def _prepare_process() -> None:
+    """Protect the terminal, and let a scheduler's stop end the process as Ctrl-C does."""
+    terminal.protect()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _run(config: Config, sweep_dir: str | None) -> None:
@@ -102,7 +107,7 @@ def _overrides() -> list[str]:
 
 
 if __name__ == "__main__":
-    terminal.protect()
+    _prepare_process()
     try:
         check_file_names([os.getcwd(), *sys.argv[1:], os.environ.get("BITSURE_STORE", "")])
     except UserError as wrong_name:
@@ -111,5 +116,5 @@ if __name__ == "__main__":
     try:
         with hydra_errors.sentences():
             main()
-    except KeyboardInterrupt:  # while Hydra composes, and between a sweep's cells
+    except KeyboardInterrupt:  # while cells are composed and checked, and between them
         _end_interrupted()

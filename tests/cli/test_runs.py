@@ -178,24 +178,30 @@ def test_what_was_finished_before_a_kill_is_picked_up(bitsure, tiny, tmp_path, k
     assert not any((store / "unfinished").glob("*.jsonl"))
 
 
-INTERRUPTED_BETWEEN_CELLS = """
-import sys
+STOPPED = """
+import os, sys
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 compose = ConfigLoaderImpl.load_sweep_config
 
-def interrupted(*arguments):
-    if sys._getframe(1).f_code.co_name == "launch":
-        raise KeyboardInterrupt
+def stopped(*arguments):
+    if sys._getframe(1).f_code.co_name == {caller!r}:
+        os.kill(os.getpid(), {number})
     return compose(*arguments)
 
-ConfigLoaderImpl.load_sweep_config = interrupted
+ConfigLoaderImpl.load_sweep_config = stopped
 """
 
 
-def test_an_interrupt_between_cells_is_said_in_words(bitsure, tiny, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED_BETWEEN_CELLS)
-    stopped = bitsure("-m", *tiny, "quant=rtn3,rtn4", environment={"PYTHONPATH": python_path(tmp_path)})
+@pytest.mark.parametrize(
+    ("number", "caller"),
+    [
+        pytest.param(signal.SIGTERM, "_load", id="SIGTERM while all cells are composed"),
+        pytest.param(signal.SIGINT, "launch", id="SIGINT while a cell starts"),
+    ],
+)
+def test_a_signal_between_cells_ends_a_sweep_with_a_sentence(bitsure, tiny, number, caller):
+    stopped = bitsure("-m", *tiny, "quant=rtn3,rtn4", before=STOPPED.format(caller=caller, number=int(number)))
     assert stopped.returncode == 130 and "the same command continues from there" in stopped.stderr
     assert "Traceback" not in stopped.stderr
 
