@@ -110,8 +110,9 @@ if __name__ == "__main__":
     _prepare_process()
     try:
         check_file_names([os.getcwd(), *sys.argv[1:], os.environ.get("BITSURE_STORE", "")])
-    except UserError as wrong_name:
-        sys.exit(f"Error: {wrong_name}")
+        check_choices(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"Error: {error}")
     sys.argv[1:] = map(as_hydra_reads, sys.argv[1:])
     try:
         with hydra_errors.sentences():

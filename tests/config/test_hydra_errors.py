@@ -41,7 +41,8 @@ from bitsure.config.paths import CONF, PROJECT
             "quant.bits=3,4",
             "quant.bits=3,4: one run has one value. For a run of each add -m in front; a list is 'quant.bits=[3,4]'.",
         ),
-        ("scoring=vllm", "scoring=vllm: scoring is a group of settings. Give one of them: scoring.engine, "),
+        ("scoring=vllm", "scoring=vllm: this is a group of settings, which are given one by one: scoring.engine, "),
+        ("scoring.vllm=1", "scoring.vllm=1: this is a group of settings, which are given one by one: scoring.vllm.tensor_"),
         ("+model=pocket-1m", "+model=…: model has an option already. Leave out the +."),
     ],
 )

@@ -7,9 +7,9 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException, SearchPathException
@@ -87,15 +87,15 @@ def refused_value(override: str, why: str) -> str:
     key, _, value = override.lstrip("+").partition("=")
     if "is not a ListConfig" in why:
         return f"{override}: a list is needed, such as '{key}=[{value}]'."
-    if "is not a subclass of" in why:
-        return f"{override}: {key} is a group of settings. Give one of them{_listed(key)}."
-    return f"{override}: {kind_needed(why)}."
+    return f"{override}: {kind_needed(why)}{_listed(key)}."
 
 
-def _listed(group: str) -> str:
-    """Return the settings of a group of the config, for messages; empty for groups within an option."""
-    kind = get_type_hints(Config).get(group)
-    return ": " + ", ".join(f"{group}.{field.name}" for field in fields(kind)) if kind else ""
+def _listed(key: str) -> str:
+    """Return the settings of a group, for messages; empty for what is no group of every run."""
+    kind: Any = Config
+    for part in key.split("."):
+        kind = get_type_hints(kind).get(part) if is_dataclass(kind) else None
+    return ": " + ", ".join(f"{key}.{field.name}" for field in fields(kind)) if is_dataclass(kind) else ""
 
 
 def no_such_option(group: str, option: str, known: Sequence[str]) -> str:

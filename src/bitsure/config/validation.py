@@ -226,6 +226,8 @@ def _why_not(error: OmegaConfBaseException, key: str, values: dict[str, Any], ch
 
 def kind_needed(reason: str) -> str:
     """Return the kind of value that is needed, where OmegaConf refuses another; otherwise the first line of its reason."""
+    if "is not a subclass of" in reason:
+        return "this is a group of settings, which are given one by one"
     refused = re.match(r"Value .* could not be converted to (\w+)", reason)
     kinds = {"Integer": "a whole number", "Float": "a number"}
     return f"{kinds[refused[1]]} is needed" if refused and refused[1] in kinds else reason.splitlines()[0].rstrip(".")
