@@ -9,5 +9,5 @@ def test_memory_is_in_the_binary_unit_that_fits():
 
 
 def test_sizes_of_files_have_three_digits():
-    sizes = [decimal_size(size) for size in (None, 12, 1234, 999_400, 999_600, 2.5e6, 13e9)]
-    assert sizes == ["–", "12 bytes", "1.23 kB", "999 kB", "1 MB", "2.5 MB", "13 GB"]
+    sizes = [decimal_size(size) for size in (None, 12, 1234, 999_400, 999_600, 2.5e6, 13e9, 999.6e9, 1.62e12, 1.62e15)]
+    assert sizes == ["–", "12 bytes", "1.23 kB", "999 kB", "1 MB", "2.5 MB", "13 GB", "1 TB", "1.62 TB", "1,620 TB"]

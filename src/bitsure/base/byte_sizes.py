@@ -1,9 +1,9 @@
-"""Numbers of bytes as text: memory and room on a disk in GiB, as machines count them, and sizes of files in GB."""
+"""Numbers of bytes as text: memory and room on a disk in GiB, as machines count them, and sizes of files in GB or TB."""
 
 from __future__ import annotations
 
 BINARY = (2**30, "GiB", 1), (2**20, "MiB", 0), (2**10, "KiB", 0)  # each with the digits after its point
-DECIMAL = (1e9, "GB"), (1e6, "MB"), (1e3, "kB")
+DECIMAL = (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")
 
 
 def binary_size(size: float) -> str:
@@ -20,5 +20,6 @@ def decimal_size(size: float | None) -> str:
         return "–"
     for unit, name in DECIMAL:
         if size >= 0.9995 * unit:  # what would be rounded to 1,000 of a smaller one
-            return f"{size / unit:.3g} {name}"
+            number = size / unit
+            return f"{number:.3g} {name}" if number < 999.5 else f"{number:,.0f} {name}"  # 3 digits, or petabytes in TB
     return f"{size:.0f} bytes"
