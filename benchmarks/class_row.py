@@ -145,6 +145,7 @@ def _score(row: ClassRow, path: Path) -> str:
     with _messages() as messages:
         asked = _few_shot_questions(context)
         scored = engine.score(asked)
+    setup.generator(loaded, byte_tokenizer()).limits()  # A run asks for them whatever its tasks are.
     way = next((SCORED[message] for message in messages if message in SCORED), "plain")
     row.why = "; ".join(dict.fromkeys(message.partition(": no: ")[2] for message in messages if ": no: " in message))
     for others in (list(branching_questions().values())[::4], _long_questions(context)):

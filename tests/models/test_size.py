@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.tiny_models import build_small
 from bitsure.models.size import head_widths, keys_values_of
 from tests.builders.families import FALCON, FAMILIES, UNEQUAL, build
 from tests.builders.marks import needs_transformers_5
@@ -34,6 +35,13 @@ def test_layers_of_different_heads_count_each_by_its_own():
     model = build("gemma4_text", **UNEQUAL)
     assert keys_values_of(model) == kept(model) == 2 * 2 * (16 + 32)
     assert head_widths(model) == {16, 32}
+
+
+@needs_transformers_5
+def test_a_model_of_several_stacks_counts_the_layers_of_all():
+    model = build_small("blt")
+    stacks = [getattr(model.config, name) for name in model.config.sub_configs]
+    assert len(stacks) == 4 and keys_values_of(model) == sum(2 * stack.num_hidden_layers * 64 for stack in stacks)
 
 
 def test_a_model_without_heads_counts_its_width():

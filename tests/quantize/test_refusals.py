@@ -17,6 +17,7 @@ from bitsure.quantize.refusals import IN_FULL_PRECISION
         ("reformer", "refused: the model gives the same input other probabilities each time"),
         ("zamba", "copies"),
         ("zamba2", "copies"),
+        ("blt", "plain"),
     ],
 )
 def test_a_model_that_is_not_quantized_is_scored_or_refused_with_a_reason(family, scoring, tmp_path):

@@ -54,18 +54,26 @@ def keys_values_of(model: nn.Module, in_transformers: bool = False) -> int:
         model: The model's modules; their weights are not needed.
         in_transformers: Whether transformers keeps them, whose Falcon repeats those of a group for each of its heads.
     """
-    return sum(2 * heads * width for heads, width in (_heads_and_width(layer, in_transformers) for layer in _layers(model)))
+    return sum(
+        2 * heads * width
+        for heads, width in (_heads_and_width(layer, in_transformers) for layer in _layers(_text_config(model)))
+    )
 
 
 def head_widths(model: nn.Module) -> set[int]:
     """Return the widths of the heads of a transformers model; of most models they are one."""
-    return {_heads_and_width(layer, in_transformers=True)[1] for layer in _layers(model)}
+    return {_heads_and_width(layer, in_transformers=True)[1] for layer in _layers(_text_config(model))}
 
 
-def _layers(model: nn.Module) -> list[Any]:
-    """Return the config of each layer, whose heads may differ."""
-    config: Any = model.config.get_text_config()  # type: ignore[union-attr, operator]
+def _layers(config: Any) -> list[Any]:
+    """Return the config of each layer, whose heads may differ; of a model of several stacks, as BLT is, those of all."""
+    if not hasattr(config, "num_hidden_layers"):
+        return [layer for name in config.sub_configs for layer in _layers(getattr(config, name))]
     return list(getattr(config, "per_layer_config", [])) or [config] * config.num_hidden_layers  # transformers 4 has no list
+
+
+def _text_config(model: nn.Module) -> Any:
+    return model.config.get_text_config()  # type: ignore[union-attr, operator]  # a transformers model's
 
 
 def _heads_and_width(config: Any, in_transformers: bool) -> tuple[int, int]:
@@ -83,5 +91,5 @@ def _heads_and_width(config: Any, in_transformers: bool) -> tuple[int, int]:
 
 def width_of(model: nn.Module) -> int:
     """Return the hidden size of a transformers model (of its text part); its embeddings' where the config names none."""
-    width = getattr(model.config.get_text_config(), "hidden_size", None)  # type: ignore[union-attr, operator]  # a config
+    width = getattr(_text_config(model), "hidden_size", None)
     return int(width or model.get_input_embeddings().weight.shape[-1])  # type: ignore[operator]
