@@ -114,6 +114,14 @@ def test_vllm_on_a_cpu_takes_its_share_of_main_memory_or_what_its_variable_says(
     assert "up to 5.2 GiB for scoring" in shown(capsys, *VLLM)
 
 
+@pytest.mark.parametrize("given", ["abc", "1.5", ""])
+def test_a_variable_that_vllm_cannot_read_is_refused_by_its_name(here, capsys, monkeypatch, given):
+    install_vllm(monkeypatch)
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", given)
+    with pytest.raises(UserError, match=f"VLLM_CPU_KVCACHE_SPACE={given}: vLLM reads a whole number of GiB"):
+        shown(capsys, *VLLM)
+
+
 def test_a_plan_for_nodes_says_what_a_gpu_holds_and_takes_time_on_one(here, capsys):
     text = shown(capsys, *POCKET, "quant=none,rtn3", on_nodes=True)
     assert f"on another machine's GPU, taken for one {assumed_gpu.A100_AT_WORK};" in text and "this machine's" not in text

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = 600 * 2**20  # of Python and the libraries: costs.json of pocket models
 QUANTIZING_LIBRARY = 160 * 2**20  # of gptqmodel, from its import on: the same
+KEYS_VALUES = "VLLM_CPU_KVCACHE_SPACE"  # vLLM's variable: GiB for keys and values on a CPU
 FLOAT = 4  # bytes: Hessians, and weights while they are rounded, are float32 whatever the model's type
 LOGITS = 3 * 2**21 * FLOAT  # tiles of the vocabulary: logits, their exponentials, and one more in the making
 STATES = 8  # of the hidden size, that a block holds of a token: its input, its norm, queries, keys, values, attention, two sums
@@ -54,9 +55,16 @@ def vllm_memory_on_cpu(memory_share: float, weights: int) -> int:
         memory_share: The part of main memory that vLLM takes, whose rest it fills with keys and values, unless its own variable
             says how many GiB these get.
         weights: Bytes of all weights.
+
+    Raises:
+        UserError: If vLLM's variable is no whole number.
     """
-    if keys_values := os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
-        return int(2 * LIBRARIES + weights + float(keys_values) * 2**30)
+    if (given := os.environ.get(KEYS_VALUES)) is not None:
+        try:
+            keys_values = int(given)
+        except ValueError:
+            raise UserError(f"{KEYS_VALUES}={given}: vLLM reads a whole number of GiB from this variable, such as 4.") from None
+        return 2 * LIBRARIES + weights + keys_values * 2**30
     return LIBRARIES + int(memory_share * psutil.virtual_memory().total)
 
 
