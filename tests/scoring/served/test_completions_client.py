@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from bitsure.base.errors import UserError
@@ -59,6 +61,15 @@ def test_no_server_is_refused_at_once():
         url = served.url
     with pytest.raises(UserError, match=r"model\.url=http://127.*: no server answers \(.*refused.*\). Start it"):
         CompletionsClient(ServerAddress("model", url, None), 5).get("/models")
+
+
+def test_a_server_that_gives_no_models_is_not_told_of_what_was_scored():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        with pytest.raises(UserError, match=r"server\.timeout=0\.05 seconds \(tries: 1\)\. .*a larger server\.timeout\.$"):
+            CompletionsClient(ServerAddress("model", url, None), 0.05).get("/models")
+    with serve_completions(statuses=[429] * 9) as served, pytest.raises(UserError, match=r"again later\.$"):
+        CompletionsClient(ServerAddress("model", served.url, None), 5).get("/models")
 
 
 def test_the_key_comes_from_the_environment_and_stands_in_no_message(monkeypatch):

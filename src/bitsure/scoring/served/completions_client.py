@@ -22,6 +22,7 @@ MOST_TIMEOUTS = 2  # of one request
 LONGEST_WAIT = 60.0  # seconds, whatever the server asks for
 CONNECT_SECONDS = 10.0
 MOST_BYTES = 2**28  # of an answer
+KEPT = ": what was scored is kept, but for the last answers"
 
 
 class NotFound(UserError):
@@ -88,12 +89,12 @@ class CompletionsClient(CompletionService):
             except (httpx.TransportError, httpx.DecodingError) as error:
                 timeouts += isinstance(error, httpx.ReadTimeout)
                 if body is None or wait is None or timeouts >= MOST_TIMEOUTS or self.stopped.is_set():
-                    raise self._unreachable(error, tries) from error
+                    raise self._unreachable(error, tries, scores=body is not None) from error
             else:
                 if reply.status_code not in BUSY:
                     return self._content(reply, raw)
                 if wait is None or self.stopped.is_set():
-                    raise self._busy(reply, raw, tries)
+                    raise self._busy(reply, raw, tries, scores=body is not None)
                 seconds = max(seconds, _asked_to_wait(reply))
             self.stopped.wait(seconds)
         raise AssertionError("the last try returns or raises")
@@ -107,28 +108,28 @@ class CompletionsClient(CompletionService):
                 raise self.refusal(f"the answer has more than {MOST_BYTES} bytes. Ask for less at one time (server.prompts=1)")
         return bytes(raw)
 
-    def _unreachable(self, error: httpx.RequestError, tries: int) -> UserError:
+    def _unreachable(self, error: httpx.RequestError, tries: int, scores: bool) -> UserError:
         import httpx
 
         if isinstance(error, httpx.ReadTimeout):
+            fewer = ", or with fewer questions at one time (server.prompts, server.concurrency)" if scores else ""
             return self.refusal(
                 f"the server gives no answer within server.timeout={self._timeout:g} seconds (tries: {tries + 1}). Run the "
-                "same command again with a larger server.timeout, or with fewer questions at one time (server.prompts, "
-                "server.concurrency): what was scored is kept, but for the last answers"
+                f"same command again with a larger server.timeout{fewer}{KEPT * scores}"
             )
         reason = self.quoted(str(error) or type(error).__name__)
         if tries:
             return self.refusal(
-                f"the server answers no more, after {tries + 1} tries ({reason}). Run the same command again when it is back: "
-                "what was scored is kept, but for the last answers"
+                f"the server answers no more, after {tries + 1} tries ({reason}). Run the same command again when it is back"
+                f"{KEPT * scores}"
             )
         return self.refusal(f"no server answers ({reason}). Start it, or give its address")
 
-    def _busy(self, reply: httpx.Response, raw: bytes, tries: int) -> UserError:
+    def _busy(self, reply: httpx.Response, raw: bytes, tries: int, scores: bool) -> UserError:
+        fewer = ", with fewer requests at one time (server.concurrency)" if scores else ""
         return self.refusal(
             f"the server is too busy or fails (HTTP {reply.status_code}), after {tries + 1} tries: {self._words(raw)}. Run the "
-            "same command again later, with fewer requests at one time (server.concurrency): what was scored is kept, but for "
-            "the last answers"
+            f"same command again later{fewer}{KEPT * scores}"
         )
 
     def _words(self, raw: bytes) -> str:
