@@ -54,7 +54,8 @@ def compare_texts(before: pa.Table, after: pa.Table, settings: MetricSettings, a
     """
     full, quantized = text_set(before), text_set(after)
     resampling, level = Resampling.of_records(after, settings), settings.confidence_level
-    metrics = {name: metric for name, metric in text_metrics(full).items() if name in text_metrics(quantized)}
+    of_quantized = text_metrics(quantized)
+    metrics = {name: metric for name, metric in text_metrics(full).items() if name in of_quantized}
     results: dict[str, Difference] = {}
     for name, point_estimate in estimate(metrics, quantized, resampling.weights, resampling.clusters, minus=full).items():
         now, was = point_estimate.sides

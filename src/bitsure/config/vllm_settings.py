@@ -23,6 +23,11 @@ class VllmSettings:
     questions: int = 256  # that it is given at one time; a run that stops loses so many at most
     tolerance: float = 0.2  # the largest difference between two of its answers about one token, nats; more is refused
 
+    @property
+    def gpus(self) -> int:
+        """All GPUs that share a model."""
+        return self.tensor_parallel * self.pipeline_parallel
+
     def __post_init__(self) -> None:
         for key in ("tensor_parallel", "pipeline_parallel", "questions"):
             at_least(f"scoring.vllm.{key}", getattr(self, key), 1)

@@ -31,11 +31,6 @@ def gpu_here() -> Gpu | None:
     return Gpu(torch.cuda.get_device_name(), int(torch.cuda.get_device_properties(0).total_memory))
 
 
-def gpus_of(scoring: ScoringSettings) -> int:
-    """Return the number of GPUs that vLLM shares a model among; 1 for other engines."""
-    return scoring.vllm.tensor_parallel * scoring.vllm.pipeline_parallel if scoring.engine == VLLM else 1
-
-
 def are_elsewhere(scoring: ScoringSettings) -> bool:
     """Return whether vLLM is to run on GPUs of another machine: this one has none, and vLLM gets several or is not here."""
-    return scoring.engine == VLLM and gpu_here() is None and (gpus_of(scoring) > 1 or installed_vllm() is None)
+    return scoring.engine == VLLM and gpu_here() is None and (scoring.vllm.gpus > 1 or installed_vllm() is None)

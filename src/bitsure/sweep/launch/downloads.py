@@ -20,7 +20,6 @@ from bitsure.quantize.calibration.calibration_text import locate_text
 from bitsure.quantize.check import check_model
 from bitsure.quantize.libraries.prequantized import locate as locate_checkpoint
 from bitsure.scoring.texts.text_files import locate_text_file
-from bitsure.sweep.launch.assumed_gpu import gpus_of
 from bitsure.tasks.harness_tasks import load_tasks
 
 
@@ -80,7 +79,7 @@ def known_size(config: Config, memo: Memo, on_node: bool) -> str:
         return f"Of {model.name} nothing is known: model.parameters is not given."
     import torch
 
-    dtype, gpus = model.full_dtype or "float32", gpus_of(config.scoring)
+    dtype, gpus = model.full_dtype or "float32", config.scoring.vllm.gpus  # 1 for other engines
     size = model.parameters * getattr(torch, dtype).itemsize
     shared = f", {binary_size(size / gpus)} on each of {gpus} GPUs" if gpus > 1 and model.server is None else ""
     sentence = f"{model.name} has {model.parameters:,} parameters by its {origin}, {binary_size(size)} in {dtype}{shared}."

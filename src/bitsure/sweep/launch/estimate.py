@@ -96,7 +96,7 @@ class WorkPiece:
     @property
     def gpus(self) -> int:
         """GPUs that vLLM shares the model among; 1 for other engines."""
-        return math.prod(self.made_from.get("parallel", ()))
+        return self.run.scorer.setup.scoring.vllm.gpus if self.is_on_vllm else 1
 
 
 class WorkEstimate(NamedTuple):
