@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import subprocess
 import sys
 
@@ -87,6 +88,17 @@ def test_a_librarys_progress_bar_may_begin_its_line_again():
     out = io.StringIO()
     terminal.PlainStream(out).writelines(["\r10%", "\r20%\r30%"])
     assert out.getvalue() == "\r10%\r20%�30%"
+
+
+def test_what_nobody_reads_any_more_is_dropped_and_the_work_goes_on():
+    program = (
+        "import sys\nfrom bitsure.base import terminal\nterminal.protect()\nprint('a\\n' * 10**6)\nprint('b', file=sys.stderr)"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, timeout=MOST)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"b\n")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ from bitsure.config.paths import CONF, PROJECT
         ("model=a/b.gguf", "model=a/b.gguf: no such option. A GGUF file is given as model=gguf model.path=a/b.gguf."),
         ("model=org/own", "model=org/own: no such option. Any repository of the hub is given as model=hub model.repo=org/own."),
         (f"model={CONF}", f"model={CONF}: no such option. A directory is given as model=local model.path={CONF}."),
+        (f"text={__file__}", f"text={__file__}: no such option. A file is given as text=local text.path={__file__}."),
+        (f"calib={__file__}", f"calib={__file__}: no such option. A file is given as calib=text calib.path={__file__}."),
         ("pocket", "pocket: this cannot be read as a setting. Write key=value, "),
         ("model.url=http://host/v1?key=secret", "model.url=…: this cannot be read as a setting"),
         ("task.limit=[1", "task.limit=[1: this cannot be read as a setting ("),

@@ -32,13 +32,27 @@ class PlainStream:
     def write(self, text: str) -> int:
         """Write text; it may begin with the carriage return of a library's progress bar."""
         bar = "\r" * text.startswith("\r")
-        self.terminal.write(bar + without_controls(text.removeprefix("\r")))
+        with self._dropped_if_unread():
+            self.terminal.write(bar + without_controls(text.removeprefix("\r")))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write each of the lines."""
         for line in lines:
             self.write(line)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        with self._dropped_if_unread():
+            self.terminal.flush()
+
+    @contextmanager
+    def _dropped_if_unread(self) -> Iterator[None]:
+        """Send all that follows nowhere if whoever reads has stopped, as `| head` does: the work goes on."""
+        try:
+            yield
+        except BrokenPipeError:
+            _drop(self.terminal)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.terminal, name)
@@ -58,6 +72,12 @@ def protect() -> None:
             if name == "stdout" and hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace")
             setattr(sys, name, PlainStream(stream))
+
+
+def _drop(stream: IO[str]) -> None:
+    """Send nowhere what is written to a stream from now on, and what it has buffered."""
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _open_nowhere(name: str, descriptor: int) -> None:
@@ -83,6 +103,11 @@ class SafeConsole(Console):
     @file.setter
     def file(self, new_file: IO[str]) -> None:
         self._file = new_file
+
+    @override
+    def on_broken_pipe(self) -> None:
+        """Drop what nobody reads any more; rich would end the program."""
+        _drop(self.file)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         """Yield what is printed; rich's own control codes pass."""

@@ -26,6 +26,7 @@ from bitsure.config.validation import kind_needed, no_such_setting
 RAISE = "HYDRA_FULL_ERROR"  # the environment variable with which Hydra raises its errors instead of printing them
 GROUPS = tuple(field.name for field in fields(Config))
 SWEEPS = PROJECT / "sweeps"
+FILE_OPTIONS = {"text": "local", "calib": "text"}  # the options that read a file of the user's
 _GIVEN = os.environ.get(RAISE)
 
 
@@ -115,6 +116,8 @@ def no_such_option(group: str, option: str, known: Sequence[str]) -> str:
         preset = preset_of(option)
         named = f" model={preset} is that repository." if preset else ""
         return f"{message}{named} Any repository of the hub is given as model=hub model.repo={option}."
+    if group in FILE_OPTIONS and Path(option).is_file():
+        return f"{message} A file is given as {group}={FILE_OPTIONS[group]} {group}.path={option}."
     others = [other for other in GROUPS if other != group and (CONF / other / f"{option}.yaml").is_file()]
     if others:
         return f"{message} It is one of {others[0]}: {others[0]}={option}."

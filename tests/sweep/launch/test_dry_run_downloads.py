@@ -69,4 +69,4 @@ def test_of_many_downloads_an_error_names_three(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     planned = [SimpleNamespace(downloads=[f"model org/m{number}"]) for number in (1, 2, 3, 4, 5, 5)]
     [said] = dry_run.unreachable(planned)
-    assert said.startswith("model org/m1; model org/m2; model org/m3; 2 more is not available")
+    assert said.startswith("one of model org/m1; model org/m2; model org/m3; 2 more is not available")

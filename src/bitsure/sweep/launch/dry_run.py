@@ -134,7 +134,8 @@ def unreachable(inspected: Sequence[InspectedCell]) -> list[str]:
 
     try:
         more = [f"{len(wanted) - NAMED} more"] if len(wanted) > NAMED else []
-        with explained("; ".join(wanted[:NAMED] + more), "models/… and DIR/datasets/…"):
+        one_of = "one of " if len(wanted) > 1 else ""
+        with explained(one_of + "; ".join(wanted[:NAMED] + more), "models/… and DIR/datasets/…"):
             if is_offline():
                 raise OfflineModeIsEnabled
             check_reachable()
