@@ -67,3 +67,16 @@ def test_a_bar_breaks_no_word_and_says_what_is_elapsed_and_what_is_left(width):
     lines = out.getvalue().splitlines()
     assert " ".join(" ".join(lines[:-1]).split()) == "cell 13 of 24: pocket-300k, w4a8kv4: scoring full precision"
     assert re.search(r"9876 of 123456 choices, \d:\d\d:\d\d elapsed", lines[-1]) and all(len(line) <= width for line in lines)
+
+
+def test_a_step_is_counted_when_its_work_is_done():
+    done = []
+
+    def steps():
+        for name in "ab":
+            yield name
+            done.append(f"work of {name}")  # as a walk through blocks, which works when the next one is asked for
+
+    for name in progress.counted(steps(), lambda n: done.append(n)):
+        done.append(name)
+    assert done == [0, "a", "work of a", 1, "b", "work of b", 1]

@@ -115,7 +115,15 @@ def test_an_empty_model_has_shapes_and_no_weights(tiny_model):
 def test_a_directory_without_a_tokenizer_is_refused(tiny_model, tmp_path):
     for file in ("config.json", "model.safetensors"):
         shutil.copy(tiny_model / file, tmp_path)
-    with pytest.raises(UserError, match=r"has no tokenizer: it needs tokenizer.json"):
+    without = r"holds no tokenizer\.json or tokenizer\.model: copy it from the model's repository\.$"
+    with pytest.raises(UserError, match=without):
+        load_tokenizer(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))  # transformers 5 converts nothing
+    with pytest.raises(UserError, match=without):
+        load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(UserError, match=without):
         load_tokenizer(tmp_path)
 
 

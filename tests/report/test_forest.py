@@ -67,3 +67,11 @@ def test_a_panel_says_what_it_shows(two):
 def test_a_single_task_has_no_mean():
     _, _, panels = charts(0.0)
     assert [row["task"] for row in rows(panels["accuracy"])] == ["task_0 (takes no part)"]
+
+
+def test_a_texts_kl_divergence_is_elsewhere_and_its_row_says_so(two):
+    comparison, verdict, _ = two
+    of_text = comparison["task_0"] | {"same_top_token": comparison["task_0"]["kl_divergence"]}
+    panel = forest_charts(comparison | {"task_0": of_text}, verdict)["kl_divergence"]
+    assert [(row["change"] is None, row["numbers"]) for row in rows(panel)][:1] == [(True, "over the vocabulary: below")]
+    assert rows(panel)[1]["change"] is not None and "(task_0" not in panel.finding

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task
@@ -21,6 +21,8 @@ LOG_EVERY = 10.0  # seconds between progress lines where there is no terminal
 LOG_EVERY_IN_CELL = 60.0  # the same in a cell of a sweep
 SHOW_AFTER = 2.0  # seconds after which what goes on is shown
 REFRESH = 1.0  # seconds after which its time is shown anew
+
+Step = TypeVar("Step")
 
 
 class Advance(Protocol):
@@ -89,6 +91,16 @@ def progress(description: str, total: int | None, unit: str = "") -> Iterator[Ad
                 bar.update(task, advance=n, description=_in_cell(f"{description} {note}"))
 
             yield advance
+
+
+def counted(steps: Iterable[Step], advance: Advance) -> Iterator[Step]:
+    """Yield steps, and count each as done when the next one, or the end, has come."""
+    before = 0
+    for step in steps:
+        advance(before)
+        before = 1
+        yield step
+    advance(before)
 
 
 class _TimesColumn(ProgressColumn):

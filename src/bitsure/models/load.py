@@ -73,6 +73,11 @@ def _load(
     if weight_files(path)[0].suffix == ".bin":
         log.info("%s has no safetensors: its .bin files are read by torch's weights-only loader", path)
     if places is not None:
+        log.info(
+            "%s: its blocks stay on disk however much memory is free, and each is read when it is needed: quantizing and its "
+            "proof then take the memory of one block",
+            path,
+        )
         return _load_spread(path, dtype, settings, device_map=places), tokenizer
     if device is None and settings.device_map is not None:
         allowed = dict(part.rsplit(":", 1) for part in settings.max_memory or ())

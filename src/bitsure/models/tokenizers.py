@@ -26,6 +26,7 @@ FILES = (
     "merges.txt",
     "tokenizer.model",
 )
+VOCABULARIES = ("tokenizer.json", "tekken.json", "vocab.*", "merges.txt", "*.model", "*.tiktoken")  # patterns of files
 
 
 def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -36,8 +37,8 @@ def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTok
         trust_remote_code: Whether Python code in the directory may be run.
 
     Raises:
-        UserError: If there is no tokenizer, or its files are damaged. Without files transformers 5 makes an empty tokenizer, 4
-            raises a TypeError about a path.
+        UserError: If there is no tokenizer, or its files are damaged. Without files transformers 5 makes an empty tokenizer or
+            raises a ValueError about what it could convert, 4 raises a TypeError about a path.
     """
     files = [path / name for name in FILES if (path / name).is_file()]
     for file in files:
@@ -46,9 +47,11 @@ def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTok
     try:
         tokenizer = _load(path, trust_remote_code)
     except Exception as error:
-        if isinstance(error, TypeError) and not files:
+        if is_out_of_memory(error) or not _is_about_files(error):
+            raise
+        if not _has_vocabulary(path) and (isinstance(error, TypeError) or not trust_remote_code):
             raise UserError(_missing(path)) from error
-        if trust_remote_code or is_out_of_memory(error) or not _is_about_files(error):
+        if trust_remote_code:
             raise
         raise UserError(
             f"{path}: no tokenizer can be made from {', '.join(file.name for file in files) or 'its files'} "
@@ -60,10 +63,16 @@ def load_tokenizer(path: Path, trust_remote_code: bool = False) -> PreTrainedTok
 
 
 def _missing(path: Path) -> str:
+    if not _has_vocabulary(path):
+        return f"{path} holds no tokenizer.json or tokenizer.model: copy it from the model's repository."
     return (
         f"{path} has no tokenizer: it needs tokenizer.json, or tokenizer.model, or vocab.json and merges.txt, as "
         "tokenizer.save_pretrained writes them."
     )
+
+
+def _has_vocabulary(path: Path) -> bool:
+    return any(next(path.glob(pattern), None) for pattern in VOCABULARIES)
 
 
 def _is_about_files(error: Exception) -> bool:

@@ -21,6 +21,7 @@ TEXT = 13  # pixels high, as the page's tables
 EDGE = 9  # pixels between the outermost mark and the panel's edge
 MARK, TICK = 15, 18  # a row's mark lies this far below its middle, under its name and number, and is as high
 NO_MARGIN = "no margin"
+OVER_THE_VOCABULARY = "over the vocabulary: below"  # a text's KL divergence has no common axis with that over choices
 OUTCOMES = {  # outcome → colour, shape
     "within the margin": (FULL, "circle"),
     "undecided": ("#888888", "diamond"),
@@ -55,13 +56,14 @@ class ForestRow:
 
     Attributes:
         name: The task's name, or that of the mean over tasks.
-        value: Quantized − full precision; None where the task has no such number, and so for the ends.
+        value: Quantized − full precision; None where the panel has no such number, and so for the ends.
         low: The lower end of the interval by which the outcome was decided.
         high: Its upper end.
         n: How many questions.
         outcome: One of OUTCOMES.
         counts: Whether the task takes part in the verdict on all tasks.
         is_mean: Whether it is of all tasks together.
+        elsewhere: Where the number stands that is not in this panel, in place of its numbers.
     """
 
     name: str
@@ -72,6 +74,7 @@ class ForestRow:
     outcome: str
     counts: bool = True
     is_mean: bool = False
+    elsewhere: str = ""
 
     @property
     def label(self) -> str:
@@ -80,7 +83,9 @@ class ForestRow:
 
     @property
     def numbers(self) -> str:
-        """The value and its interval."""
+        """The value and its interval, or where they are."""
+        if self.elsewhere:
+            return self.elsewhere
         if self.low is None or self.high is None:
             return number(self.value, sign=True)
         return f"{number(self.value, sign=True)} [{number(self.low, sign=True)}, {number(self.high, sign=True)}]"
@@ -143,7 +148,9 @@ def _row(task: str, name: str, values: Mapping[str, Difference], metric: ForestM
             low, high = high, low
         return ForestRow(label, value, low, high, judged.n, BY_VERDICT[judged.verdict], counts, is_mean)
     of_a_text = name == "kl_divergence" and "same_top_token" in values  # over the vocabulary: another divergence than tasks'
-    if (change := values.get(name)) and not of_a_text:
+    if of_a_text:
+        return ForestRow(label, None, None, None, 0, NO_MARGIN, counts, is_mean, OVER_THE_VOCABULARY)
+    if change := values.get(name):
         return ForestRow(label, change.value, change.ci_low, change.ci_high, change.n, NO_MARGIN, counts, is_mean)
     return ForestRow(label, None, None, None, 0, NO_MARGIN, counts, is_mean)
 

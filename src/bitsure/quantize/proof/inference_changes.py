@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from bitsure.base.errors import UserError
+from bitsure.base.progress import counted, progress
 from bitsure.config.number_formats import BYTE_SCALES, AtRunTime
 from bitsure.quantize.checkpoint.checkpoint_contents import CheckpointContents
 from bitsure.quantize.inference.hooks import InferenceRounding
@@ -199,8 +200,9 @@ def _measure(model: nn.Module, checkpoint: CheckpointContents, held_out: torch.T
     if scheme.activations is None and scheme.kv is None:
         return changes
     factors = scheme.input_factors(checkpoint.weights)
-    with ExitStack() as stack:
-        for prefix, block, _ in walk(model, held_out, reach_all=True):
+    _, blocks = find_blocks(model)
+    with progress("verifying what is rounded at run time", len(blocks), "blocks") as advance, ExitStack() as stack:
+        for prefix, block, _ in counted(walk(model, held_out, reach_all=True), advance):
             if scheme.kv is not None:
                 watch = _watch_keys_and_values(prefix, scheme, changes)
                 stack.callback(InferenceRounding().on_keys_and_values(block, watch).remove)

@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from bitsure.base.errors import UserError
+from bitsure.base.progress import counted, progress
 from bitsure.quantize.inference.input_transform import InputTransform
 from bitsure.quantize.walk.blocks import walk
-from bitsure.quantize.walk.targets import block_linears, linears, matrix, never_run, not_reached
+from bitsure.quantize.walk.targets import block_linears, find_blocks, linears, matrix, never_run, not_reached
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +102,9 @@ def output_errors(
 
         return hook
 
-    with ExitStack() as stack:
-        for prefix, block, _ in walk(model, held_out, reach_all=True):
+    _, blocks = find_blocks(model)
+    with progress("verifying the weights", len(blocks), "blocks") as advance, ExitStack() as stack:
+        for prefix, block, _ in counted(walk(model, held_out, reach_all=True), advance):
             weights.clear()
             of_experts.clear()
             for name, layer in linears(block).items():
