@@ -92,7 +92,8 @@ def test_a_librarys_progress_bar_may_begin_its_line_again():
 
 def test_what_nobody_reads_any_more_is_dropped_and_the_work_goes_on():
     program = (
-        "import sys\nfrom bitsure.base import terminal\nterminal.protect()\nprint('a\\n' * 10**6)\nprint('b', file=sys.stderr)"
+        "import sys\nfrom bitsure.base import terminal\nterminal.protect()\nprint('a\\n' * 10**6)\n"
+        "for _ in range(2):\n    terminal.console().print('a')\nprint('b', file=sys.stderr)"
     )
     read, write = os.pipe()
     os.close(read)
