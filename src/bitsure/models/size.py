@@ -44,7 +44,7 @@ def parameters_of(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def keys_values_of(model: nn.Module, in_transformers: bool = False) -> int:
+def keys_values_of(model: nn.Module, in_transformers: bool = False, gpus: int = 1) -> int:
     """Return how many numbers the keys and values of one token are, in all layers of a transformers model.
 
     Where a config names no heads, as of state-space models, those of attention of the model's width. Layers that look back over
@@ -53,11 +53,13 @@ def keys_values_of(model: nn.Module, in_transformers: bool = False) -> int:
     Args:
         model: The model's modules; their weights are not needed.
         in_transformers: Whether transformers keeps them, whose Falcon repeats those of a group for each of its heads.
+        gpus: Among how many GPUs vLLM shares the heads; each has one at least.
+
+    Returns:
+        The numbers, those of one of the GPUs.
     """
-    return sum(
-        2 * heads * width
-        for heads, width in (_heads_and_width(layer, in_transformers) for layer in _layers(_text_config(model)))
-    )
+    layers = (_heads_and_width(layer, in_transformers) for layer in _layers(_text_config(model)))
+    return sum(2 * max(1, heads // gpus) * width for heads, width in layers)
 
 
 def head_widths(model: nn.Module) -> set[int]:

@@ -22,6 +22,7 @@ from bitsure.sweep.launch.assumed_gpu import A100, Gpu
 from bitsure.sweep.launch.composed_cell import CellErrors
 from bitsure.sweep.launch.gpu_memory import ModelOnGpus, local_batch, vllm_memory
 from tests.builders.fake_vllm import install_vllm
+from tests.builders.families import FALCON
 from tests.builders.marks import needs_transformers_5
 from tests.builders.sweep_commands import compose_valid
 from tests.builders.tokenizers import byte_tokenizer
@@ -77,6 +78,18 @@ def test_vllm_shares_weights_and_keys_and_values_among_its_gpus(llama_70b):
     assert shared.tokens == 8192 and shared.share == int(0.9 * 80 * 2**30)
     assert shared.logits == 4096 * 32000 * (2 + 4) and 8192 * 2 * 8192 < shared.activations < 2**32
     assert vllm_memory(llama_70b, VllmSettings(), H200).tokens == 16384
+
+
+def test_gpus_that_share_heads_have_one_at_least(llama_70b):
+    with torch.device("meta"):
+        falcon = AutoModelForCausalLM.from_config(AutoConfig.for_model("falcon", **FALCON, alibi=False, multi_query=True))
+    one_head = ModelOnGpus("falcon", falcon, torch.bfloat16, 2048, 300)
+    sizes = {
+        model.name: [vllm_memory(model, VllmSettings(tensor_parallel=gpus), A100).keys_values for gpus in (1, 4, 16)]
+        for model in (one_head, llama_70b)
+    }
+    assert sizes["falcon"] == [2048 * 2 * 2 * 16 * 2] * 3  # tokens, layers, keys and values, width, bytes
+    assert sizes["llama-2-70b"] == [4096 * 80 * 2 * heads * 128 * 2 for heads in (8, 2, 1)]
 
 
 def test_a_batch_of_the_local_engine_takes_no_more_than_half_of_what_weights_leave(llama_70b):

@@ -40,10 +40,9 @@ class ModelOnGpus:
         """Bytes of all weights."""
         return parameters_of(self.modules) * self.dtype.itemsize
 
-    @property
-    def keys_values(self) -> int:
-        """Bytes of the keys and values of the longest prompt, in all layers."""
-        return keys_values_of(self.modules) * self.dtype.itemsize * (self.context or 0)
+    def keys_values(self, gpus: int = 1) -> int:
+        """Return the bytes of the longest prompt's keys and values in all layers, on one of the GPUs that share the heads."""
+        return keys_values_of(self.modules, gpus=gpus) * self.dtype.itemsize * (self.context or 0)
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def vllm_memory(model: ModelOnGpus, settings: VllmSettings, gpu: Gpu) -> VllmMem
         weights=model.weights // gpus,
         tokens=tokens,
         activations=tokens * bytes_a_token(model.modules, model.dtype),
-        keys_values=model.keys_values // gpus,
+        keys_values=model.keys_values(settings.tensor_parallel) // settings.pipeline_parallel,
         logits=with_logits * model.vocabulary * (model.dtype.itemsize + FLOAT),
     )
 

@@ -80,9 +80,9 @@ def _of_local(piece: WorkPiece, model: ModelOnGpus) -> str:
 
 def _of_a_server(piece: WorkPiece, model: ModelOnGpus) -> str:
     by_default = VllmSettings().memory_share * A100.memory
-    least = ceil((model.weights + model.keys_values) / by_default)
+    least = ceil((model.weights + model.keys_values()) / by_default)
     return (
-        f"the server's model has {_weights(model, model.weights)}, and keys and values: {_prompt(model, model.keys_values)}. "
+        f"the server's model has {_weights(model, model.weights)}, and keys and values: {_prompt(model, model.keys_values())}. "
         f"They take {least} GPU{'s' * (least > 1)} ({_kind(A100)}) or more. {UNKNOWN}"
     )
 
