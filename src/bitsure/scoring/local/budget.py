@@ -64,8 +64,8 @@ class Budget:
         by_time = math.inf if self._is_offloaded else SECONDS / (seconds / tokens)
         self.tokens = 2 ** int(math.log2(max(1, min(MOST_TOKENS.get(self.device.type, PROBE_TOKENS), by_memory, by_time))))
         self.probed = True
-        took = binary_size(memory.rise)
-        log.info("batches of up to %d tokens: the first %d took %s and %.2f s", self.tokens, tokens, took, seconds)
+        size = binary_size(memory.rise)
+        log.info("batches of up to %d tokens: the first %d took %s and %.2f s", self.tokens, tokens, size, seconds)
 
     def shrink(self, tokens: int) -> int:
         """Lower the budget after a batch of so many tokens did not fit. Returns how many may be tried next."""

@@ -83,13 +83,13 @@ def _inspect(cell: ComposedCell, errors: CellErrors, memo: Memo, on_nodes: bool)
     status = read_status(cell.directory)
     inspected = InspectedCell(cell, status.state if status else "new")
     try:
-        of_others = on_nodes or (cell.config.plan and are_elsewhere(cell.config.scoring))
-        config = _as_on_a_node(cell.config, memo) if of_others else cell.config
+        runs_elsewhere = on_nodes or (cell.config.plan and are_elsewhere(cell.config.scoring))
+        config = _as_on_a_node(cell.config, memo) if runs_elsewhere else cell.config
         prepared = preparation.prepare(config, NO_LOG, memo)
         _find_pieces(inspected, prepared, config)
         if inspected.missing:
             preparation.load_tasks(prepared, memo)
-            preparation.check(prepared, memo, runs_here=not of_others)
+            preparation.check(prepared, memo, runs_here=not runs_elsewhere)
             _find_pieces(inspected, prepared, config)  # which files a task reads, a part of the keys, is known only now
     except NotHere:
         with terminal.output_to(NO_LOG):
