@@ -22,7 +22,7 @@ from bitsure.models.load import load_model
 from bitsure.models.quantization_settings import refuse_quantized
 from bitsure.models.tokenizers import load_tokenizer
 from bitsure.models.weight_content import check_whole
-from bitsure.models.weight_files import weight_files
+from bitsure.models.weight_files import has_weights, weight_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -74,7 +74,9 @@ def _hash(file: str, *_: str | int) -> str:
     return hash_file(Path(file))
 
 
-def locate_model(model: ModelSettings, hub_mirror: str | None, store: Store | None = None, section: str = "model") -> Source:
+def locate_model(
+    model: ModelSettings, hub_mirror: str | None, store: Store | None = None, section: str = "model", planned: bool = False
+) -> Source:
     """Find a model's files in its directory, the mirror, the hub's cache or the hub.
 
     Args:
@@ -82,6 +84,7 @@ def locate_model(model: ModelSettings, hub_mirror: str | None, store: Store | No
         hub_mirror: The mirror's directory, or None.
         store: Remembers the hashes of files that have not changed. Files of unknown commit are identified by their content.
         section: The section of the config that names the model, for messages.
+        planned: Whether a plan alone is made, for which config.json and tokenizer do where none of the weights is here.
 
     Raises:
         UserError: If files are missing, differ from what the settings say of them, are too large for this machine, are not
@@ -91,6 +94,8 @@ def locate_model(model: ModelSettings, hub_mirror: str | None, store: Store | No
     path = files.path
     if section == "model":
         refuse_quantized(model, path)
+    if planned and not has_weights(path):
+        return _without_weights(model, files, store)
     if not weight_files(path):
         raise UserError(f"{path} holds no weights: expected *.safetensors (or pytorch_model*.bin).")
     if missing := missing_shards(path):
@@ -107,13 +112,20 @@ def locate_tokenizer(model: ModelSettings, hub_mirror: str | None, store: Store 
     Weights need not be there, and do not identify the model.
     """
     files = _find_with_config(model, hub_mirror, store, "model", with_weights=False)
+    return _without_weights(model, files, store)
+
+
+def locate_scored(model: ModelSettings, hub_mirror: str | None, store: Store | None = None, planned: bool = False) -> Source:
+    """Find what scoring reads of a full-precision model: all of its files, or tokenizer and config where a server runs it."""
+    if model.server:
+        return locate_tokenizer(model, hub_mirror, store)
+    return locate_model(model, hub_mirror, store, planned=planned)
+
+
+def _without_weights(model: ModelSettings, files: LocalFiles, store: Store | None) -> Source:
+    """Return a model that is identified by all of its files but the weights, and by their commit where it is known."""
     weights = {*weight_files(files.path), *files.path.glob("*.index.json")}
     return _source(model, files, [file for file in mirrors.model_files(files.path) if file not in weights], store)
-
-
-def locate_scored(model: ModelSettings, hub_mirror: str | None, store: Store | None = None) -> Source:
-    """Find what scoring reads of a full-precision model: all of its files, or tokenizer and config where a server runs it."""
-    return (locate_tokenizer if model.server else locate_model)(model, hub_mirror, store)
 
 
 def _source(model: ModelSettings, files: LocalFiles, read: Sequence[Path], store: Store | None) -> Source:

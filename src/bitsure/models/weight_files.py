@@ -18,6 +18,11 @@ def weight_files(path: Path) -> list[Path]:
     return sorted({*files, *(shard for shard in indexed if shard.suffix == files[0].suffix)})
 
 
+def has_weights(path: Path) -> bool:
+    """Return whether any of a model directory's weight files is there."""
+    return any(file.is_file() for file in weight_files(path))
+
+
 def bytes_on_disk(path: Path) -> int:
     """Return the bytes of a model directory's weight files, or of the GGUF file that it was unpacked from."""
     origin = read_origin(path)
@@ -34,7 +39,7 @@ def stored_types(path: Path) -> dict[str, int]:
 
     counts: Counter[str] = Counter()
     for file in weight_files(path):
-        if file.suffix == ".safetensors":
+        if file.suffix == ".safetensors" and file.is_file():
             with safe_open(file, "pt", backend="pread") as tensors:
                 for key in tensors.keys():  # noqa: SIM118 - not a dict
                     tensor = tensors.get_slice(key)

@@ -67,7 +67,9 @@ class Plan:
         from bitsure.quantize.walk.targets import find_blocks
 
         stay = self.quant.works_by_block and not expert_lists(modules)  # transformers writes joined experts to disk anew
-        if not stay or transformers_major_version() == 4 or weight_files(self.source.path)[0].suffix != ".safetensors":
+        if not stay or transformers_major_version() == 4:
+            return None
+        if any(file.suffix != ".safetensors" for file in weight_files(self.source.path)[:1]):  # a plan needs no weights
             return None
         return blocks_on_disk(modules, find_blocks(modules)[0])
 

@@ -20,6 +20,7 @@ from bitsure.metrics.own_metrics import check_own_metrics
 from bitsure.models.facts import check_memory, computing_dtype, is_mixture
 from bitsure.models.load import check_files, empty_model
 from bitsure.models.locate import Source, locate_model, locate_scored, locate_tokenizer
+from bitsure.models.weight_files import has_weights
 from bitsure.quantize.calibration.calibration_text import locate_text, stands_in
 from bitsure.quantize.check import check_model, check_plan
 from bitsure.quantize.libraries.prequantized import locate as locate_checkpoint
@@ -140,7 +141,9 @@ def prepare(config: Config, log_file: Path, memo: Memo, on_wait: Callable[[float
     elif not quantizer.is_full_precision:
         with terminal.output_to(log_file):
             text = memo(locate_text, config.calib, mirror, config.task, store)
-            source = memo(locate_model, config.model, mirror, store)  # with its weights, also where a server runs it
+            source = memo(
+                locate_model, config.model, mirror, store, planned=config.plan
+            )  # with its weights, also where a server runs it
         if config.calib.all_experts:
             _check_mixture(source)
         plan = Plan(source, quantizer, config.calib, text, dtype, locate_checkpoint(quantizer, mirror, store))
@@ -211,7 +214,7 @@ def _full_precision(config: Config, quantizer: Quantizer, store: Store, memo: Me
         if not config.plan:  # which may be for another machine
             memo(vllm_version)
         settings = replace(settings, parameters=None)  # for which one device need not have the memory
-    source = memo(locate_scored, settings, mirror, store)
+    source = memo(locate_scored, settings, mirror, store, config.plan)
     return ScoredModel(source, server=memo(contact, address, config.server, source, store) if address else None)
 
 
@@ -230,7 +233,8 @@ def check(prepared: PreparedRun, memo: Memo, runs_here: bool = True) -> None:
     without_text = prepared.text is not None and any(prepared.text.missing(model) for model in scored)
     if prepared.text and without_text and not prepared.text.text.needs_answers:
         prepared.text.cut(memo)
-    is_here = prepared.full_precision.server is None  # what a server lacks, contacting it has shown
+    # What a server lacks, contacting it has shown; a plan needs no weights.
+    is_here = prepared.full_precision.server is None and has_weights(prepared.source.path)
     if is_here and (without_text or any(prepared.scorer.kept.missing(model) for model in scored)):
         with terminal.output_to(prepared.log_file):
             memo(check_files, prepared.source.path, prepared.source.settings.trust_remote_code)

@@ -209,6 +209,22 @@ def test_an_entry_whose_number_of_gpus_cannot_be_read_is_left_out(tmp_path, para
     assert dict(estimate.WorkEstimator(store, Memo())._speeds) == {("vllm", False): [(1e6, 5e5)]}
 
 
+@pytest.mark.parametrize(("quant", "indexed"), [("none", False), ("rtn3", True), ("float16", True)])
+def test_a_plan_needs_no_weights_and_a_run_does(cell, capsys, tmp_path, quant, indexed):
+    whole = cell(0, f"quant={quant}")
+    folder = tmp_path / "bare"
+    shutil.copytree(whole.config.model.path, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
+    if indexed:
+        index = {"metadata": {}, "weight_map": {"a": "model-00001-of-00001.safetensors"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    given = [f"quant={quant}", f"model.path={folder}"]
+    printed_plan.show([cell(1, *given, "plan=true")], CellErrors())
+    shown = capsys.readouterr().out
+    assert f"({folder}) are not here" in shown and "An estimate" in shown and "download" not in shown
+    _, [error] = inspect([cell(2, *given)])
+    assert "lacks" in error if indexed else "holds no weights" in error
+
+
 @pytest.mark.parametrize("gpu", [None, Gpu("NVIDIA H200", 139 * 2**30)])
 def test_an_estimate_names_the_processor_that_it_is_for(cell, capsys, monkeypatch, gpu):
     install_vllm(monkeypatch)

@@ -48,11 +48,11 @@ def wanted(config: Config, memo: Memo) -> tuple[list[str], list[str]]:
 def _searches(config: Config, memo: Memo) -> list[Callable[[], object]]:
     model, mirror, store = config.model, config.paths.hub_mirror, Store(config.paths.store)
     quantizer = check_model(model, config.quant, config.control.seeds > 0)
-    searches: list[Callable[[], object]] = [partial(memo, locate_scored, model, mirror, store)]
+    searches: list[Callable[[], object]] = [partial(memo, locate_scored, model, mirror, store, config.plan)]
     if quantizer.server:
         searches.append(partial(memo, locate_tokenizer, model, mirror, store))
     elif not quantizer.is_full_precision:
-        searches.append(partial(memo, locate_model, model, mirror, store))
+        searches.append(partial(memo, locate_model, model, mirror, store, planned=config.plan))
         searches.append(partial(memo, locate_text, config.calib, mirror, config.task, store))
         searches.append(partial(locate_checkpoint, quantizer, mirror, store))
     searches.append(partial(memo, locate_text_file, config.text, mirror, store))
@@ -72,7 +72,7 @@ def known_size(config: Config, memo: Memo, on_node: bool) -> str:
     """
     model, origin = config.model, "settings"
     with suppress(NotHere):
-        source = memo(locate_scored, model, config.paths.hub_mirror, Store(config.paths.store))
+        source = memo(locate_scored, model, config.paths.hub_mirror, Store(config.paths.store), config.plan)
         parameters = parameters_of(memo(empty_model, source.path, model.trust_remote_code))
         model, origin = replace(model, parameters=parameters, full_dtype=own_dtype(model, source.path)), "config.json"
     if model.parameters is None:

@@ -148,7 +148,7 @@ def _as_on_a_node(config: Config, memo: Memo) -> Config:
     """Return the settings as on a machine with a GPU and enough memory; the cell checks its own machine's."""
     model = replace(config.model, device="auto", parameters=None)
     if model.dtype == "auto":
-        source = memo(locate_scored, model, config.paths.hub_mirror, Store(config.paths.store))
+        source = memo(locate_scored, model, config.paths.hub_mirror, Store(config.paths.store), config.plan)
         model = replace(model, dtype=own_dtype(model, source.path))
     return replace(config, model=model)
 

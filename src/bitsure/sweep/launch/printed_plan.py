@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.markup import escape
@@ -16,6 +16,7 @@ from bitsure.base.memo import Memo
 from bitsure.config.labels import other_settings
 from bitsure.config.schema import VLLM
 from bitsure.hub.offline import offline
+from bitsure.models.weight_files import has_weights
 from bitsure.scoring.served.vllm_program import HOW_TO_INSTALL, installed_vllm
 from bitsure.sweep.launch import downloads, dry_run, printed_gpus
 from bitsure.sweep.launch.assumed_gpu import A100_AT_WORK, gpu_here
@@ -34,6 +35,10 @@ OTHER_WORK = (
     "earlier work, which is as it was."
 )
 OF_SERVERS = f" A server that was never scored with is taken for one {A100_AT_WORK}."
+NO_WEIGHTS = (
+    "The weights of {} are not here, and a run needs them: the estimate is from its config.json and tokenizer. If the commit "
+    "of its files is not known, neither is what the store has of it."
+)
 NO_VLLM = (
     f"vLLM is not installed here, and must be where this runs: {HOW_TO_INSTALL}. Which of its records the store has is not "
     "known here."
@@ -95,7 +100,15 @@ def _summary(inspected: Sequence[InspectedCell], memo: Memo, on_nodes: bool) -> 
     if not pieces:
         return text
     to_run = sum(cell.state != "done" for cell in here)
+    text += "".join(f"\n{sentence}" for sentence in _without_weights(pieces.values()))
     return f"{text}\n{_estimate(list(pieces.values()), to_run, memo, on_nodes)}"
+
+
+def _without_weights(pieces: Iterable[WorkPiece]) -> list[str]:
+    """Return a sentence on each model whose weights are needed here and are not here."""
+    sources = [piece.plan.source if piece.plan else piece.run.source for piece in pieces if not piece.is_served]
+    names = {source.path: source.name for source in sources}
+    return [NO_WEIGHTS.format(f"{name} ({path})") for path, name in names.items() if not has_weights(path)]
 
 
 def _estimate(pieces: Sequence[WorkPiece], cells: int, memo: Memo, on_nodes: bool) -> str:
