@@ -106,13 +106,15 @@ def main() -> None:
     os.dup2(2, 1)  # what vLLM prints is no answer
     source = locate_model(ModelSettings(path=sys.argv[1]), None)
     setup = VllmSetup(ScoringSettings(VLLM, vllm=VllmSettings(context=CONTEXT, eager=True)), sys.argv[2], Path(sys.argv[3]))
-    engine = setup.engine(setup.load(source, None, ExitStack()), CONTEXT)
-    print(json.dumps([]), file=answers, flush=True)
-    for line in sys.stdin:
-        requests = [(context, continuation) for context, continuation in json.loads(line)]
-        started = time.perf_counter()
-        scored = engine.score(requests)
-        print(json.dumps([time.perf_counter() - started, [result.logprob for result in scored]]), file=answers, flush=True)
+    with ExitStack() as stack:
+        engine = setup.engine(setup.load(source, None, stack), CONTEXT)
+        print(json.dumps([]), file=answers, flush=True)
+        for line in sys.stdin:
+            requests = [(context, continuation) for context, continuation in json.loads(line)]
+            started = time.perf_counter()
+            scored = engine.score(requests)
+            seconds = time.perf_counter() - started
+            print(json.dumps([seconds, [result.logprob for result in scored]]), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -68,7 +67,7 @@ def source():
 
 
 @pytest.fixture
-def engine_of(source, tmp_path, monkeypatch):
+def engine_of(source, tmp_path, monkeypatch, stack):
     """A function that lets vLLM run the pocket Llama, or its quantized weights."""
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
@@ -76,7 +75,7 @@ def engine_of(source, tmp_path, monkeypatch):
     def make(checkpoint=None, dtype="float32", dequantize=True):
         scoring = ScoringSettings(VLLM, dequantize=dequantize, vllm=VllmSettings(eager=True))
         setup = VllmSetup(scoring, dtype, tmp_path / "libraries.log")
-        return setup.engine(setup.load(source, checkpoint, ExitStack()), CONTEXT)
+        return setup.engine(setup.load(source, checkpoint, stack), CONTEXT)
 
     return make
 

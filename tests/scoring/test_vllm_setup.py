@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import threading
-from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -37,13 +36,6 @@ from tests.builders.requests import some_requests
 from tests.builders.tokenizers import byte_tokenizer
 
 ROOT_CAUSE = "Engine core initialization failed. See root cause above."
-
-
-@pytest.fixture
-def stack():
-    """What ends vLLM."""
-    with ExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture
