@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 
-from bitsure.base.signals import signals_held, signals_ignored, signals_not_caught
+from bitsure.base.signals import call_stoppable, signals_held, signals_ignored
 
 
 @pytest.fixture(params=[signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
@@ -41,22 +45,96 @@ def test_a_signal_that_is_ignored_takes_no_effect(number):
     assert signal.getsignal(number) is signal.default_int_handler
 
 
-def test_a_signal_ends_a_block_that_catches_keyboard_interrupts(number):
-    caught = False
-    with pytest.raises(KeyboardInterrupt), signals_not_caught():
+@pytest.mark.parametrize("caught", [KeyboardInterrupt, BaseException])
+def test_a_signal_ends_work_that_catches_keyboard_interrupts_or_takes_effect_after_it(caught, number):
+    passed = []
+
+    def work() -> None:
+        with suppress(caught):
+            os.kill(os.getpid(), number)
+            passed.append("signal")
+        passed.append("block")
+
+    with pytest.raises(KeyboardInterrupt):
+        call_stoppable(work)
+    assert passed == (["block"] if caught is BaseException else [])
+    assert signal.getsignal(number) is signal.default_int_handler
+
+
+def test_a_second_signal_does_not_break_off_the_clean_up_after_the_first(number):
+    cleaned_up = False
+
+    def work() -> None:
+        nonlocal cleaned_up
         try:
             os.kill(os.getpid(), number)
-        except KeyboardInterrupt:
-            caught = True
-    assert not caught and signal.getsignal(number) is signal.default_int_handler
+        finally:
+            os.kill(os.getpid(), number)
+            cleaned_up = True
+
+    with pytest.raises(KeyboardInterrupt):
+        call_stoppable(work)
+    assert cleaned_up
 
 
-@pytest.mark.parametrize("block", [signals_held, signals_not_caught])
+def held() -> None:
+    with signals_held():
+        pass
+
+
+def ignored() -> None:
+    with signals_ignored():
+        pass
+
+
+def stoppable() -> None:
+    call_stoppable(lambda: None)
+
+
+@pytest.mark.parametrize("block", [held, stoppable])
 def test_a_signal_that_is_ignored_around_a_block_is_ignored_in_it(block, number):
     signal.signal(number, signal.SIG_IGN)
-    with block():
-        os.kill(os.getpid(), number)
+    with at_instruction(lambda at: at == 100 and os.kill(os.getpid(), number)):
+        block()
     assert signal.getsignal(number) is signal.SIG_IGN
+
+
+@contextmanager
+def at_instruction(act: Callable[[int], object]) -> Iterator[None]:
+    """Call a function before each of Python's instructions in the functions that the block calls, with how many were before."""
+    count, before = itertools.count(), sys.gettrace()
+
+    def trace(frame, event, argument):
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            act(next(count))
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.parametrize("block", [held, ignored, stoppable])
+def test_a_signal_before_any_instruction_interrupts_and_leaves_the_handlers_as_they_were(block, number, default_signals):
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.default_int_handler)
+    seen: list[int] = []
+    with at_instruction(seen.append):
+        block()
+    assert len(seen) > 100
+    interrupted = 0
+    for place in seen:
+        try:
+            with at_instruction(lambda at, place=place: at == place and signal.raise_signal(number)):
+                block()
+        except KeyboardInterrupt:
+            interrupted += 1
+        handlers = {signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+        assert handlers == {signal.default_int_handler}, place
+    assert interrupted == len(seen) if block is not ignored else 0 < interrupted < len(seen)
 
 
 def test_threads_besides_the_main_one_hold_nothing():
@@ -64,8 +142,8 @@ def test_threads_besides_the_main_one_hold_nothing():
 
     def hold() -> None:
         try:
-            with signals_held(), signals_ignored(), signals_not_caught():
-                pass
+            with signals_held(), signals_ignored():
+                call_stoppable(lambda: None)
         except BaseException as error:
             errors.append(error)
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from typing_extensions import override
 
 from bitsure.base import terminal
 from bitsure.base.errors import NotInstalled
-from bitsure.base.signals import signals_held, signals_not_caught
+from bitsure.base.signals import call_stoppable, signals_held
 from bitsure.base.versions import installed_version
 from bitsure.config.vllm_settings import VllmSettings
 from bitsure.scoring.served.completion_service import CompletionService
@@ -75,22 +76,24 @@ class VllmProgram(CompletionService, AbstractContextManager["VllmProgram"]):
         self._one_at_a_time = threading.Lock()
         os.environ[STARTED_BY] = str(os.getpid())
         gc.collect()  # an earlier model leaves the memory before this one is loaded
-        # vLLM catches Ctrl-C while its engine starts, and waits for the engine 10 minutes more.
-        with terminal.descriptors_to(log_file), self._failures_refused(), signals_not_caught():  # whose processes stay
-            self._llm = vllm.LLM(
-                model=str(model.directory),
-                tokenizer=str(model.tokenizer),
-                dtype=dtype,
-                max_model_len=model.context,
-                trust_remote_code=model.trust_remote_code,
-                tensor_parallel_size=settings.tensor_parallel,
-                pipeline_parallel_size=settings.pipeline_parallel,
-                distributed_executor_backend="ray" if settings.ray else None,
-                gpu_memory_utilization=settings.memory_share,
-                enable_prefix_caching=settings.prefix_caching,
-                enforce_eager=settings.eager,
-                seed=0,
-            )
+        load = partial(
+            vllm.LLM,
+            model=str(model.directory),
+            tokenizer=str(model.tokenizer),
+            dtype=dtype,
+            max_model_len=model.context,
+            trust_remote_code=model.trust_remote_code,
+            tensor_parallel_size=settings.tensor_parallel,
+            pipeline_parallel_size=settings.pipeline_parallel,
+            distributed_executor_backend="ray" if settings.ray else None,
+            gpu_memory_utilization=settings.memory_share,
+            enable_prefix_caching=settings.prefix_caching,
+            enforce_eager=settings.eager,
+            seed=0,
+        )
+        with terminal.descriptors_to(log_file), self._failures_refused():  # whose processes stay
+            # vLLM catches Ctrl-C while its engine starts, and waits for the engine 10 minutes more.
+            self._llm = call_stoppable(load)
 
     @override
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
