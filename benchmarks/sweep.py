@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import yaml
 
-from benchmarks import composing, overhead
+from benchmarks import composing, overhead, stored_work
 from bitsure import metric_settings
 from bitsure.base.files import write_text
 from bitsure.comparison import compare
@@ -208,8 +208,9 @@ def main() -> None:
     columns = ("models", "quantizers", "tasks", "questions a task", "seconds", "largest memory, GB")
     table = f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}\n"
     overheads = overhead.table()
+    stored = stored_work.table()
     composed = composing.table()
-    print(overheads, composed, sep="\n")
+    print(overheads, stored, composed, sep="\n")
     about = (
         "The overhead of a cell, seconds: pocket-300k quantized by rounding, 1,000 questions a "
         "task, four pictures a task and a W&B run; the baseline is in the store. Work is loading tasks "
@@ -218,7 +219,7 @@ def main() -> None:
     )
     lines = "\n".join(rows)
     about_composing = "Composing and checking the settings of a sweep's cells, all processes together:"
-    parts = (f"{text}{table}{lines}", f"{about}{overheads}", about_composing, composed)
+    parts = (f"{text}{table}{lines}", f"{about}{overheads}", f"{stored_work.ABOUT}\n\n{stored}", about_composing, composed)
     write_text(HERE / "sweep.md", "\n\n".join(parts) + "\n")
 
 

@@ -49,9 +49,10 @@ BYTES_A_QUESTION = 600  # of records and prompts, compressed
 BYTES_A_TOKEN = 16  # of a text's rows, compressed
 OUR_LIBRARIES = {"torch", "transformers"}  # of our own quantizers, which take one block after the other
 LIBRARY_COPIES = 2.2  # memory of a model that a library quantizes as a whole ÷ memory of its weights
-# Of a processor, besides the work, from commands whose work was in the store:
-SECONDS_A_RUN, SECONDS_A_SWEEP, SECONDS_A_CELL = 4.0, 13.0, 4.0
-SIDE_BY_SIDE = 2  # processes of a cell, which draws its pictures while it goes on
+# Processor seconds of a command whose work is in the store, besides its cells, and of a cell: benchmarks/sweep.md, by
+# `python -m benchmarks.stored_work`.
+SECONDS_A_RUN, SECONDS_A_SWEEP, SECONDS_A_CELL = 6.9, 19.9, 4.2
+SIDE_BY_SIDE = 2  # processes of a cell: one draws its pictures while the other goes on
 CHARACTERS_A_TOKEN = 3.5
 NEAREST = 5  # earlier pieces of work whose speed is taken for another of about their size
 
