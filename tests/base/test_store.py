@@ -228,7 +228,7 @@ def test_two_makers_of_the_same_entry_end_with_one(tmp_path):
 
 
 def test_files_that_have_not_changed_are_not_read_again_by_another_process_either(tmp_path, monkeypatch):
-    from bitsure.base import store as module
+    from bitsure.base import hashing as module
 
     files = [tmp_path / name for name in "ab"]
     for file in files:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bitsure.base import store
+from bitsure.base import hashing
 from bitsure.base.errors import UserError
 from bitsure.base.store import Store
 from bitsure.config.schema import ModelSettings, ScoringSettings, TaskSettings
@@ -39,9 +39,9 @@ def test_a_directory_is_identified_by_its_content(tiny_model, tmp_path):
 
 @pytest.mark.parametrize("where", [{"path": "models/org/copy"}, {"repo": "org/copy"}], ids=["local", "mirrored"])
 def test_weights_that_have_not_changed_are_hashed_once_for_all_processes_of_a_store(tiny_model, tmp_path, monkeypatch, where):
-    copy, hash_file, read = shutil.copytree(tiny_model, tmp_path / "models" / "org" / "copy"), store.hash_file, []
+    copy, hash_file, read = shutil.copytree(tiny_model, tmp_path / "models" / "org" / "copy"), hashing.hash_file, []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(store, "hash_file", lambda path: read.append(path.name) or hash_file(path))
+    monkeypatch.setattr(hashing, "hash_file", lambda path: read.append(path.name) or hash_file(path))
     found = lambda: locate_model(ModelSettings(**where), str(tmp_path), Store(tmp_path / "store")).fingerprint  # noqa: E731
     first = found()
     assert first == locate_model(ModelSettings(path=str(tiny_model)), None).fingerprint and "model.safetensors" in read

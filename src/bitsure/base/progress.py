@@ -47,6 +47,8 @@ class _State:
     """The cell of a sweep that it runs; empty for a single run."""
     lines: list[_WorkLine] = field(default_factory=list)
     """Those of what goes on, the innermost last."""
+    consoles: list[Console] = field(default_factory=list)
+    """Those that something is shown on, the innermost last."""
 
 
 _state = _State()
@@ -76,7 +78,7 @@ def progress(description: str, total: int | None, unit: str = "") -> Iterator[Ad
         A function that counts steps.
     """
     out = terminal.console()
-    with _covered():
+    with _covered(), _showing_on(out):
         if not out.is_terminal:
             yield _progress_lines(out, _in_cell(description), total, unit)
             return
@@ -101,6 +103,14 @@ def counted(steps: Iterable[Step], advance: Advance) -> Iterator[Step]:
         before = 1
         yield step
     advance(before)
+
+
+@contextmanager
+def progress_in_lines(description: str, total: int, unit: str) -> Iterator[Advance]:
+    """As `progress`, in lines on a terminal too: where what goes on around is shown, also while a library's output is not."""
+    out = _state.consoles[-1] if _state.consoles else terminal.console()
+    with _covered():
+        yield _progress_lines(out, _in_cell(description), total, unit)
 
 
 class _TimesColumn(ProgressColumn):
@@ -168,7 +178,7 @@ def working(what: str) -> Iterator[None]:
     Nothing is shown while a `progress`, or another `working`, goes on inside.
     """
     line = _WorkLine(terminal.console(), _in_cell(what))
-    with _covered():
+    with _covered(), _showing_on(line.out):
         _state.lines.append(line)
         thread = threading.Thread(target=line.keep_showing, daemon=True)
         thread.start()
@@ -229,6 +239,16 @@ class _WorkLine:
         if self._shown and self.out.is_terminal:
             self.out.file.write("\x1b[2K")
             self.out.file.flush()
+
+
+@contextmanager
+def _showing_on(out: Console) -> Iterator[None]:
+    """Let `progress_in_lines` print on a console within the block."""
+    _state.consoles.append(out)
+    try:
+        yield
+    finally:
+        _state.consoles.pop()
 
 
 @contextmanager

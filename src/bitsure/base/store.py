@@ -20,6 +20,7 @@ import filelock
 
 from bitsure.base.errors import DiskError, UserError
 from bitsure.base.files import ANOTHER_PLACE, as_on_disk, disk_errors, hash_file, hash_json, write_text
+from bitsure.base.hashing import hash_all
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ UNFINISHED = ".unfinished-"
 
 def hash_each(paths: Sequence[Path], store: Store | None = None) -> list[str]:
     """Return the SHA-256 of each file's content; a store remembers those of files that have not changed."""
-    return store.hashes(paths) if store else [hash_file(path) for path in paths]
+    return store.hashes(paths) if store else hash_all(paths)
 
 
 def hash_files(paths: Sequence[Path], store: Store | None = None) -> str:
@@ -203,7 +204,7 @@ class Store:
         made_from = {"files": [as_on_disk(file) for file in files]}
 
         def fill(entry: Path) -> None:
-            write_text(entry / "hashes.json", json.dumps([hash_file(file) for file in files]))
+            write_text(entry / "hashes.json", json.dumps(hash_all(files)))
 
         entry = self.ensure("hashes", made_from, fill, to_read=True)
         hashes: list[str] = json.loads((entry / "hashes.json").read_text(encoding="utf-8"))
