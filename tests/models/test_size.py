@@ -17,6 +17,22 @@ MODELS = {name: (name, settings) for name, settings in FAMILIES.items()} | {
     "gpt_bigcode": ("gpt_bigcode", FAMILIES["gpt2"]),
 }
 
+# Families whose layers keep a latent vector or nothing → how many numbers fewer each of four GPUs has.
+LESS = {
+    "deepseek_v2": 0,
+    "deepseek_v3": 0,
+    "deepseek_v32": 0,
+    "longcat_flash": 0,
+    "kimi_linear": 0,
+    "qwen3_next": 32,
+    "qwen4_exp": 32,
+    "nemotron_h": 32,
+    "lfm2": 32,
+    "jamba": 32,
+    "zamba2": 384,
+    "gemma3n_text": 64,
+}
+
 
 @pytest.mark.parametrize("name", MODELS)
 def test_keys_and_values_are_as_many_as_the_model_keeps(name):
@@ -44,13 +60,22 @@ def test_a_model_of_several_stacks_counts_the_layers_of_all():
     assert len(stacks) == 4 and keys_values_of(model) == sum(2 * stack.num_hidden_layers * 64 for stack in stacks)
 
 
-def test_a_model_without_heads_counts_its_width():
-    model = build("mamba", vocab_size=300, hidden_size=64, num_hidden_layers=3)
-    assert keys_values_of(model) == 2 * 3 * 64
+@needs_transformers_5
+@pytest.mark.parametrize("family", LESS)
+def test_layers_that_keep_less_than_each_heads_keys_and_values_count_what_they_keep(family):
+    model = build_small(family)
+    assert keys_values_of(model) == kept(model) == keys_values_of(model, gpus=4) + LESS[family]
+
+
+@needs_transformers_5
+@pytest.mark.parametrize("family", ["mamba", "rwkv"])
+def test_a_model_without_attention_keeps_nothing_of_a_token(family):
+    assert keys_values_of(build_small(family)) == 0
 
 
 def kept(model) -> int:
     """The numbers that a model keeps of each of five tokens."""
     with torch.no_grad():
         cache = model(torch.tensor([[5, 6, 7, 8, 9]]), use_cache=True).past_key_values
-    return sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers) // 5
+    tensors = [getattr(layer, name, None) for layer in cache.layers for name in ("keys", "values", "indexer_keys")]
+    return sum(tensor.numel() for tensor in tensors if tensor is not None) // 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from bitsure.models.weight_files import bytes_on_disk
 
 if TYPE_CHECKING:
     from torch import nn
+
+KEEPS_NOTHING = {"linear_attention", "conv", "moe", "mlp"}  # of each token: kinds of layers in transformers' configs
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,12 @@ def parameters_of(model: nn.Module) -> int:
 
 
 def keys_values_of(model: nn.Module, in_transformers: bool = False, gpus: int = 1) -> int:
-    """Return how many numbers the keys and values of one token are, in all layers of a transformers model.
+    """Return how many numbers the keys and values of one token are at the most, in all layers of a transformers model.
 
-    Where a config names no heads, as of state-space models, those of attention of the model's width. Layers that look back over
-    a window, and those that keep something smaller in their place, hold fewer.
+    A layer that looks back over a window is counted as if it kept every token, and one whose config does not say that it keeps
+    nothing of a token, as a state-space layer, is taken for attention.
+    MiMo V2's layers with a window have twice the heads that its config names: of a prompt not much longer than the window they
+    keep more.
 
     Args:
         model: The model's modules; their weights are not needed.
@@ -58,8 +63,7 @@ def keys_values_of(model: nn.Module, in_transformers: bool = False, gpus: int = 
     Returns:
         The numbers, those of one of the GPUs.
     """
-    layers = (_heads_and_width(layer, in_transformers) for layer in _layers(_text_config(model)))
-    return sum(2 * max(1, heads // gpus) * width for heads, width in layers)
+    return sum(_numbers(layer, in_transformers, gpus) for layer in _layers(_text_config(model)))
 
 
 def head_widths(model: nn.Module) -> set[int]:
@@ -68,10 +72,29 @@ def head_widths(model: nn.Module) -> set[int]:
 
 
 def _layers(config: Any) -> list[Any]:
-    """Return the config of each layer, whose heads may differ; of a model of several stacks, as BLT is, those of all."""
+    """Return the config of each layer that has keys and values of its own; its heads may differ from other layers'.
+
+    Of a model of several stacks, as BLT is, these are the layers of all.
+    """
     if not hasattr(config, "num_hidden_layers"):
         return [layer for name in config.sub_configs for layer in _layers(getattr(config, name))]
-    return list(getattr(config, "per_layer_config", [])) or [config] * config.num_hidden_layers  # transformers 4 has no list
+    layers = list(getattr(config, "per_layer_config", [])) or [config] * config.num_hidden_layers  # transformers 4 has no list
+    kinds = getattr(config, "layer_types", None) or repeat("")
+    sharing = getattr(config, "kv_sharing_modes", None) or repeat("")  # Gemma: the last layers reuse what earlier ones keep.
+    return [
+        layer
+        for layer, kind, mode in zip(layers, kinds, sharing, strict=False)  # layers come first: repeat has no end
+        if getattr(layer, "num_attention_heads", None) and kind not in KEEPS_NOTHING and mode != "reuse"
+    ]
+
+
+def _numbers(config: Any, in_transformers: bool, gpus: int) -> int:
+    """Return how many numbers a layer keeps of a token, on one of the GPUs; an indexer keeps one more key for all heads."""
+    indexer: int = getattr(config, "index_head_dim", None) or getattr(config, "indexer_head_dim", None) or 0
+    if latent := getattr(config, "kv_lora_rank", None):  # one vector for all heads, and the rotary part of their keys
+        return int(latent + config.qk_rope_head_dim + indexer)
+    heads, width = _heads_and_width(config, in_transformers)
+    return 2 * max(1, heads // gpus) * width + indexer
 
 
 def _text_config(model: nn.Module) -> Any:
@@ -80,9 +103,7 @@ def _text_config(model: nn.Module) -> Any:
 
 def _heads_and_width(config: Any, in_transformers: bool) -> tuple[int, int]:
     """Return the number of heads that have keys and values of their own in a layer, and their width."""
-    heads = getattr(config, "num_attention_heads", None)
-    if not heads:
-        return 1, config.hidden_size
+    heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     if config.model_type != "falcon":
         return getattr(config, "num_key_value_heads", None) or heads, width

@@ -92,6 +92,17 @@ def test_gpus_that_share_heads_have_one_at_least(llama_70b):
     assert sizes["llama-2-70b"] == [4096 * 80 * 2 * heads * 128 * 2 for heads in (8, 2, 1)]
 
 
+def test_latent_attention_is_counted_by_its_latent_vector():
+    with torch.device("meta"):
+        modules = AutoModelForCausalLM.from_config(AutoConfig.for_model("deepseek_v3"))
+    model = ModelOnGpus("DeepSeek-V3", modules, torch.bfloat16, 163840, 129280)
+    assert model.keys_values() == model.keys_values(8) == 163840 * 61 * (512 + 64) * 2
+    text = printed_gpus._of_a_server(None, model)
+    assert (
+        "keys and values: up to 10.7 GiB for a prompt of 163,840 tokens. 18 GPUs have room for them (A100, 80.0 GiB);" in text
+    )
+
+
 def test_a_batch_of_the_local_engine_takes_no_more_than_half_of_what_weights_leave(llama_70b):
     tight, empty = (local_batch(llama_70b, weights, H200) for weights in (llama_70b.weights, 0))
     assert tight == (139 * 2**30 - llama_70b.weights) // 2 < empty < 139 * 2**29
@@ -108,6 +119,8 @@ def test_a_plan_says_what_each_of_several_gpus_holds(here, capsys, monkeypatch, 
     assert "not installed" not in text
     small = shown(capsys, *VLLM, "scoring.vllm.tensor_parallel=2", "scoring.vllm.memory_share=0.00001")
     assert "It does not fit: give more GPUs (scoring.vllm.tensor_parallel), or lower scoring.vllm.context." in small
+    fuller = shown(capsys, *VLLM, "scoring.vllm.tensor_parallel=2", "scoring.vllm.memory_share=0.0001")
+    assert "It may not fit: give more GPUs" in fuller  # Weights do; activations and keys and values are the most there can be.
     assert "They do not fit: lower" in shown(
         capsys, *VLLM, "scoring.vllm.tensor_parallel=2", "scoring.vllm.memory_share=0.99999"
     )

@@ -104,7 +104,7 @@ class TextGenerator:
     def limits(self) -> Limits:
         """Return how many tokens' keys and values fit into memory, a power of two, and how many tokens are read at once."""
         device, each = input_device(self.model), keys_values_of(self.model, in_transformers=True) * self.model.dtype.itemsize
-        cached = min(MOST_CACHED, max(1, free_memory(device) * MEMORY_SHARE / each))
+        cached = min(MOST_CACHED, max(1, free_memory(device) * MEMORY_SHARE / max(1, each)))
         return Limits(2 ** int(math.log2(cached)), READ_AT_ONCE.get(device.type, READ_AT_ONCE["cpu"]))
 
     def _run(

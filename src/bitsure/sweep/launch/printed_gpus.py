@@ -59,7 +59,8 @@ def _of_vllm(piece: WorkPiece, model: ModelOnGpus) -> str:
         f"A prompt's logits take up to {logits} besides.",
     ]
     if memory.weights + memory.activations + memory.keys_values > memory.share:
-        said.append("It does not fit: give more GPUs (scoring.vllm.tensor_parallel), or lower scoring.vllm.context.")
+        fits = "does not fit" if memory.weights > memory.share else "may not fit"
+        said.append(f"It {fits}: give more GPUs (scoring.vllm.tensor_parallel), or lower scoring.vllm.context.")
     elif memory.share + memory.logits > gpu.memory:
         said.append("They do not fit: lower scoring.vllm.memory_share or scoring.vllm.context.")
     return " ".join(said)
@@ -80,10 +81,11 @@ def _of_local(piece: WorkPiece, model: ModelOnGpus) -> str:
 
 def _of_a_server(piece: WorkPiece, model: ModelOnGpus) -> str:
     by_default = VllmSettings().memory_share * A100.memory
-    least = ceil((model.weights + model.keys_values()) / by_default)
+    keys_values = model.keys_values()
+    gpus = ceil((model.weights + keys_values) / by_default)
     return (
-        f"the server's model has {_weights(model, model.weights)}, and keys and values: {_prompt(model, model.keys_values())}. "
-        f"They take {least} GPU{'s' * (least > 1)} ({_kind(A100)}) or more. {UNKNOWN}"
+        f"the server's model has {_weights(model, model.weights)}, and keys and values: {_prompt(model, keys_values)}. "
+        f"{gpus} GPU{'s have' if gpus > 1 else ' has'} room for them ({_kind(A100)}); activations take more. {UNKNOWN}"
     )
 
 
@@ -94,7 +96,7 @@ def _weights(model: ModelOnGpus, size: int) -> str:
 def _prompt(model: ModelOnGpus, size: int) -> str:
     if model.context is None:
         return "config.json does not say for how many tokens"
-    return f"{binary_size(size)} for a prompt of {model.context:,} tokens"
+    return f"up to {binary_size(size)} for a prompt of {model.context:,} tokens"
 
 
 def _kind(gpu: Gpu) -> str:
