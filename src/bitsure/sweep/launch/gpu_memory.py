@@ -1,4 +1,4 @@
-"""What GPUs hold of a model that is scored on them, bytes: arithmetic from its config, beside which nothing was measured."""
+"""What GPUs hold of a model that is scored on them, bytes, computed from its config; none of it was checked on a GPU."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def model_on_gpus(piece: WorkPiece, memo: Memo) -> ModelOnGpus:
 
 def vllm_memory(model: ModelOnGpus, settings: VllmSettings, gpu: Gpu) -> VllmMemory:
     """Return what each of vLLM's GPUs holds."""
-    gpus = settings.tensor_parallel * settings.pipeline_parallel
+    gpus = settings.gpus
     tokens = BATCHED[gpu.memory >= LARGE and A100.name not in gpu.name]
     with_logits = min(tokens, model.context or tokens)
     return VllmMemory(
