@@ -52,7 +52,9 @@ def test_a_run_says_which_layers_lose_and_an_interrupted_one_goes_on(settings, t
     assert kept.bits_per_weight > kept.bits_per_weight_before
     assert kept.kl_divergence < attribution.quantized.kl_divergence
     page = (cells[0].directory / "report.html").read_text()
-    assert "quant@quant.like=rtn3 quant.recipe=RUN_DIR/recipe.yaml" in " ".join(capsys.readouterr().out.split())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"quant@quant.like=rtn3 quant.recipe={cells[0].directory.absolute()}/recipe.yaml" in shown
+    assert "quant@quant.like=rtn3 quant.recipe=RUN_DIR/recipe.yaml" in page
     assert f"Recipe: {kept.layers[0]}, " in page and "Which layers does the loss come from?" in page
     pipeline.run(cells[1].config, cells[1].directory)
     assert len(measured) == batches

@@ -19,6 +19,7 @@ COLUMNS = (
     "Δp alone",
     "Δp restored",
 )
+RECIPE = "RUN_DIR/recipe.yaml"  # on a page, which may be moved with its run
 KINDS = {"block": "block", "type": "layers in all blocks", "other": "beside them"}
 
 
@@ -31,16 +32,18 @@ class AttributionSection:
     columns: tuple[str, ...] = COLUMNS
 
 
-def attribution_section(result: Attribution, labels: Labels | None = None) -> AttributionSection:
+def attribution_section(result: Attribution, labels: Labels | None = None, recipe: str = RECIPE) -> AttributionSection:
     """Return what the page shows of attribution.
 
     Args:
         result: attribution.json.
-        labels: What the run's command calls its quantizer; None if that is not known.
+        labels: What the run's command calls its quantizer; None if that is not known, or if the command that scores the
+            recipe's model stands elsewhere.
+        recipe: Where the recipe is.
     """
     sentences = [_everything(result), *(_worst(result, kind, what) for kind, what in (("block", "blocks"), ("type", "types")))]
     if result.kept_layers:
-        sentences.append(_kept_layers(result.kept_layers, result.quantized) + _command(labels))
+        sentences.append(_kept_layers(result.kept_layers, result.quantized) + _command(labels, recipe))
     rows = [(KINDS[part.kind], part.name, *_cells(part)) for part in result.parts]
     everything = result.quantized
     total = ("everything", "", _kl(everything), "0", _change(everything), "0" if result.questions else "–")
@@ -78,14 +81,15 @@ def _kept_layers(kept: KeptLayers, quantized: PartEffect) -> str:
     )
 
 
-def _command(labels: Labels | None) -> str:
+def _command(labels: Labels | None, recipe: str) -> str:
     """Return how to score a model of the recipe."""
     if labels is None or labels.preset is None:
         return ""
     name, *settings = labels.quantizer.split()
     like = " ".join([f"quant@quant.like={labels.preset}", *(f"quant.like.{setting}" for setting in settings)])
     changed = "" if name == labels.preset else " Settings that this run changed with quant.… are given with quant.like.… there."
-    return f" A run with quant=mixed {like} quant.recipe=RUN_DIR/recipe.yaml scores it; RUN_DIR is this run's folder.{changed}"
+    where = "; RUN_DIR is this run's folder" if recipe == RECIPE else ""
+    return f" A run with quant=mixed {like} quant.recipe={recipe} scores it{where}.{changed}"
 
 
 def _cells(part: AttributedPart) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -14,6 +15,7 @@ from bitsure.report import compressibility_table, published_table, tables
 from bitsure.report.attribution_section import attribution_section
 from bitsure.report.divergence_section import divergence_lines
 from bitsure.report.fidelity_section import fidelity_section
+from bitsure.report.recipe_command import recipe_command
 from bitsure.report.report_contents import About, Report
 from bitsure.report.retrieval_section import retrieval_sections
 from bitsure.report.twin_sentences import twin_sentences
@@ -47,17 +49,30 @@ def show(report: Report, about: About, metric: MetricSettings, places: Mapping[s
     paragraphs = [divergence_lines(report.comparison), fidelity.sentences if fidelity else []]
     paragraphs.append(twin_sentences(report.metrics, report.comparison))
     paragraphs.append([section.sentence for section in retrieval_sections(report.metrics, report.comparison)])
+    recipe = report.page.parent / "recipe.yaml"
+    scores_recipe = _recipe_command(about, recipe)
     if about.attribution:
-        paragraphs.append(attribution_section(about.attribution, about.labels).sentences[1:])
+        labels = None if scores_recipe else about.labels
+        paragraphs.append(attribution_section(about.attribution, labels, str(recipe.absolute())).sentences[1:])
     if about.compressibility:
         paragraphs.append([compressibility_table.sentence(about.compressibility)])
     if metric.paper_compat:
         paragraphs.append(["The study's own numbers, paper_compat/…, are on the page and in metrics.json."])
     _print(out, paragraphs)
+    if scores_recipe:
+        out.print("\nThis command scores the recipe's model:")
+        out.print(scores_recipe, markup=False, highlight=False, soft_wrap=True)  # it is copied whole
     out.print()
     for what, place in places.items():
         if place is not None:
             out.print(f"{what:10} {place}", markup=False, soft_wrap=True)  # a path is copied whole
+
+
+def _recipe_command(about: About, recipe: Path) -> str | None:
+    """Return the command that scores the recipe of a run's attribution; None without one, or where it is not known."""
+    if about.attribution is None or about.attribution.kept_layers is None or about.provenance is None:
+        return None
+    return recipe_command(about.provenance.command, about.labels.preset if about.labels else None, recipe)
 
 
 def show_comparison(

@@ -45,7 +45,7 @@ class Recipe:
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"quant.recipe={file}: cannot be read ({reason}). Give a file such as recipe.yaml in the directory of a run "
-                "with quant=mixed."
+                "with quant=mixed or attribution=true."
             ) from error
         layers = content.get("layers") if isinstance(content, dict) else None
         if not isinstance(layers, dict) or not layers:
