@@ -97,7 +97,7 @@ def test_latent_attention_is_counted_by_its_latent_vector():
         modules = AutoModelForCausalLM.from_config(AutoConfig.for_model("deepseek_v3"))
     model = ModelOnGpus("DeepSeek-V3", modules, torch.bfloat16, 163840, 129280)
     assert model.keys_values() == model.keys_values(8) == 163840 * 61 * (512 + 64) * 2
-    text = printed_gpus._of_a_server(None, model)
+    text = printed_gpus._describe_server(None, model)
     assert (
         "keys and values: up to 10.7 GiB for a prompt of 163,840 tokens. 18 GPUs have room for them (A100, 80.0 GiB);" in text
     )

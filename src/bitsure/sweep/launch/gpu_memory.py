@@ -76,12 +76,11 @@ def model_on_gpus(piece: WorkPiece, memo: Memo) -> ModelOnGpus:
 
 def vllm_memory(model: ModelOnGpus, settings: VllmSettings, gpu: Gpu) -> VllmMemory:
     """Return what each of vLLM's GPUs holds."""
-    gpus = settings.gpus
     tokens = BATCHED[gpu.memory >= LARGE and A100.name not in gpu.name]
     with_logits = min(tokens, model.context or tokens)
     return VllmMemory(
         share=int(settings.memory_share * gpu.memory),
-        weights=model.weights // gpus,
+        weights=model.weights // settings.gpus,
         tokens=tokens,
         activations=tokens * bytes_a_token(model.modules, model.dtype),
         keys_values=model.keys_values(settings.tensor_parallel) // settings.pipeline_parallel,

@@ -8,7 +8,6 @@ from math import ceil
 from bitsure.base.byte_sizes import binary_size
 from bitsure.base.memo import Memo
 from bitsure.config.vllm_settings import VllmSettings
-from bitsure.models.facts import scoring_device
 from bitsure.sweep.launch.assumed_gpu import A100, Gpu, gpu_here
 from bitsure.sweep.launch.estimate import WorkPiece
 from bitsure.sweep.launch.gpu_memory import ModelOnGpus, local_batch, model_on_gpus, vllm_memory
@@ -25,34 +24,33 @@ def sentences(pieces: Sequence[WorkPiece], memo: Memo, on_nodes: bool) -> list[s
         memo: Knows models without weights.
         on_nodes: Whether the work is for other machines, which have GPUs.
     """
-    said = []
-    for in_words in (_of_a_server, _of_vllm, _of_local):
-        of_engine = [piece for piece in pieces if _function(piece, on_nodes) is in_words]
+    described = []
+    for describe in (_describe_server, _describe_vllm, _describe_local):
+        of_engine = [piece for piece in pieces if _describer(piece, on_nodes) is describe]
         models = [(model_on_gpus(piece, memo), piece) for piece in of_engine]
         if models:
             model, piece = max(models, key=lambda pair: pair[0].weights)
-            said.append(BEGINNING + in_words(piece, model))
-    return said
+            described.append(BEGINNING + describe(piece, model))
+    return described
 
 
-def _function(piece: WorkPiece, on_nodes: bool) -> Callable[[WorkPiece, ModelOnGpus], str] | None:
-    """Return what puts a piece's GPUs in words; None where it needs none."""
+def _describer(piece: WorkPiece, on_nodes: bool) -> Callable[[WorkPiece, ModelOnGpus], str] | None:
+    """Return the function that describes a piece's GPUs; None where it needs none."""
     if piece.kind == "weights":
         return None
     if piece.is_served:
-        return _of_a_server
+        return _describe_server
     if piece.is_on_vllm:
-        return _of_vllm if on_nodes or gpu_here() or piece.is_elsewhere else None
-    is_here = gpu_here() is not None and scoring_device(piece.run.source.settings).startswith("cuda")
-    return _of_local if on_nodes or is_here else None
+        return _describe_vllm if on_nodes or gpu_here() or piece.is_elsewhere else None
+    return _describe_local if (on_nodes or gpu_here()) and not piece.is_kept_on_cpu else None
 
 
-def _of_vllm(piece: WorkPiece, model: ModelOnGpus) -> str:
+def _describe_vllm(piece: WorkPiece, model: ModelOnGpus) -> str:
     settings, gpu = piece.run.scorer.setup.scoring.vllm, gpu_here() or A100
     memory = vllm_memory(model, settings, gpu)
     each = f"each of {piece.gpus} GPUs" if piece.gpus > 1 else "a GPU"
     share, batch, logits = map(binary_size, (memory.share, memory.activations, memory.logits))
-    said = [
+    parts = [
         f"{each} ({_kind(gpu)}) holds {_weights(model, memory.weights)}.",
         f"Of the {share} of scoring.vllm.memory_share={settings.memory_share}, {memory.tokens:,} tokens at one time take up to",
         f"{batch}, and keys and values the rest: {_prompt(model, memory.keys_values)}.",
@@ -60,13 +58,13 @@ def _of_vllm(piece: WorkPiece, model: ModelOnGpus) -> str:
     ]
     if memory.weights + memory.activations + memory.keys_values > memory.share:
         fits = "does not fit" if memory.weights > memory.share else "may not fit"
-        said.append(f"It {fits}: give more GPUs (scoring.vllm.tensor_parallel), or lower scoring.vllm.context.")
+        parts.append(f"It {fits}: give more GPUs (scoring.vllm.tensor_parallel), or lower scoring.vllm.context.")
     elif memory.share + memory.logits > gpu.memory:
-        said.append("They do not fit: lower scoring.vllm.memory_share or scoring.vllm.context.")
-    return " ".join(said)
+        parts.append("They do not fit: lower scoring.vllm.memory_share or scoring.vllm.context.")
+    return " ".join(parts)
 
 
-def _of_local(piece: WorkPiece, model: ModelOnGpus) -> str:
+def _describe_local(piece: WorkPiece, model: ModelOnGpus) -> str:
     gpu, weights = gpu_here() or A100, model.weights * (2 if piece.run.attributes else 1)
     if piece.run.source.settings.device_map is not None:
         batch = binary_size(local_batch(model, 0, gpu))
@@ -75,11 +73,11 @@ def _of_local(piece: WorkPiece, model: ModelOnGpus) -> str:
             "them, keys and values included."
         )
     batch = binary_size(local_batch(model, weights, gpu))
-    said = f"a GPU ({_kind(gpu)}) holds {_weights(model, weights)}, and up to {batch} of a batch, keys and values included."
-    return said + (" It does not fit: model.device_map=auto spreads it over several GPUs." if weights > gpu.memory else "")
+    sentence = f"a GPU ({_kind(gpu)}) holds {_weights(model, weights)}, and up to {batch} of a batch, keys and values included."
+    return sentence + (" It does not fit: model.device_map=auto spreads it over several GPUs." if weights > gpu.memory else "")
 
 
-def _of_a_server(piece: WorkPiece, model: ModelOnGpus) -> str:
+def _describe_server(piece: WorkPiece, model: ModelOnGpus) -> str:
     by_default = VllmSettings().memory_share * A100.memory
     keys_values = model.keys_values()
     gpus = ceil((model.weights + keys_values) / by_default)
