@@ -23,7 +23,7 @@ from bitsure.sweep.launch.composed_cell import CellErrors
 from bitsure.sweep.launch.gpu_memory import ModelOnGpus, local_batch, vllm_memory
 from tests.builders.fake_vllm import install_vllm
 from tests.builders.families import FALCON
-from tests.builders.marks import needs_transformers_5
+from tests.builders.marks import needs_gptqmodel, needs_transformers_5
 from tests.builders.sweep_commands import compose_valid
 from tests.builders.tokenizers import byte_tokenizer
 
@@ -175,6 +175,25 @@ def test_a_model_of_two_lists_of_blocks_is_planned_in_full_precision(here, capsy
         capsys, "model=local", f"model.path={tmp_path / 'model'}", "task=pocket", f"scoring.engine={engine}", on_nodes=True
     )
     assert "of model's weights in float32" in text and " for scoring" in text
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [*VLLM, "quant=rtn4", "scoring.vllm.memory_share=0.00001"],
+        pytest.param([*POCKET, "quant=gptq4", "quant.backend=gptqmodel"], marks=needs_gptqmodel),
+    ],
+)
+def test_a_plan_does_not_know_how_large_packed_weights_are(here, monkeypatch, overrides):
+    install_vllm(monkeypatch)
+    here(Gpu("small", 10_000))
+    cells = compose_valid(*overrides, "scoring.dequantize=false", "model.dtype=bfloat16")
+    [planned] = dry_run.inspect_cells(cells, CellErrors(), Memo())
+    pieces = list(planned.pieces.values())
+    [packed] = printed_gpus.sentences([piece for piece in pieces if not piece.is_baseline], Memo(), on_nodes=True)
+    [with_baseline] = printed_gpus.sentences(pieces, Memo(), on_nodes=True)
+    assert packed.endswith(printed_gpus.PACKED) and "does not fit" not in packed
+    assert printed_gpus.PACKED not in with_baseline and "It does not fit" in with_baseline
 
 
 def test_without_vllm_a_plan_goes_on_and_a_run_is_refused(here, capsys, without_vllm, tmp_path):

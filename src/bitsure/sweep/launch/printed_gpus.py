@@ -14,6 +14,7 @@ from bitsure.sweep.launch.gpu_memory import ModelOnGpus, local_batch, model_on_g
 
 BEGINNING = "GPU memory, by arithmetic: "
 UNKNOWN = "How a server spreads a model over its GPUs, and how large a quantized one is, is not known here."
+PACKED = " Packed weights (scoring.dequantize=false) take less; how much less is not known here."
 
 
 def sentences(pieces: Sequence[WorkPiece], memo: Memo, on_nodes: bool) -> list[str]:
@@ -29,7 +30,7 @@ def sentences(pieces: Sequence[WorkPiece], memo: Memo, on_nodes: bool) -> list[s
         of_engine = [piece for piece in pieces if _describer(piece, on_nodes) is describe]
         models = [(model_on_gpus(piece, memo), piece) for piece in of_engine]
         if models:
-            model, piece = max(models, key=lambda pair: pair[0].weights)
+            model, piece = max(models, key=lambda pair: (pair[0].weights, not _is_packed(pair[1])))
             described.append(BEGINNING + describe(piece, model))
     return described
 
@@ -45,6 +46,11 @@ def _describer(piece: WorkPiece, on_nodes: bool) -> Callable[[WorkPiece, ModelOn
     return _describe_local if (on_nodes or gpu_here()) and not piece.is_kept_on_cpu else None
 
 
+def _is_packed(piece: WorkPiece) -> bool:
+    """Return whether a quantized model is scored without unpacking its weights."""
+    return not (piece.is_baseline or piece.run.scorer.setup.scoring.dequantize)
+
+
 def _describe_vllm(piece: WorkPiece, model: ModelOnGpus) -> str:
     settings, gpu = piece.run.scorer.setup.scoring.vllm, gpu_here() or A100
     memory = vllm_memory(model, settings, gpu)
@@ -57,11 +63,11 @@ def _describe_vllm(piece: WorkPiece, model: ModelOnGpus) -> str:
         f"A prompt's logits take up to {logits} besides.",
     ]
     if memory.weights + memory.activations + memory.keys_values > memory.share:
-        fits = "does not fit" if memory.weights > memory.share else "may not fit"
+        fits = "does not fit" if memory.weights > memory.share and not _is_packed(piece) else "may not fit"
         parts.append(f"It {fits}: give more GPUs (scoring.vllm.tensor_parallel), or lower scoring.vllm.context.")
     elif memory.share + memory.logits > gpu.memory:
         parts.append("They do not fit: lower scoring.vllm.memory_share or scoring.vllm.context.")
-    return " ".join(parts)
+    return " ".join(parts) + PACKED * _is_packed(piece)
 
 
 def _describe_local(piece: WorkPiece, model: ModelOnGpus) -> str:
@@ -74,7 +80,9 @@ def _describe_local(piece: WorkPiece, model: ModelOnGpus) -> str:
         )
     batch = binary_size(local_batch(model, weights, gpu))
     sentence = f"a GPU ({_kind(gpu)}) holds {_weights(model, weights)}, and up to {batch} of a batch, keys and values included."
-    return sentence + (" It does not fit: model.device_map=auto spreads it over several GPUs." if weights > gpu.memory else "")
+    if _is_packed(piece):
+        return sentence + PACKED
+    return sentence + " It does not fit: model.device_map=auto spreads it over several GPUs." * (weights > gpu.memory)
 
 
 def _describe_server(piece: WorkPiece, model: ModelOnGpus) -> str:
