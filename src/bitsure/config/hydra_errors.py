@@ -88,10 +88,10 @@ def refused_value(override: str, why: str) -> str:
     key, _, value = override.lstrip("+").partition("=")
     if "is not a ListConfig" in why:
         return f"{override}: a list is needed, such as '{key}=[{value}]'."
-    return f"{override}: {kind_needed(why)}{_listed(key)}."
+    return f"{override}: {kind_needed(why)}{_settings_of(key)}."
 
 
-def _listed(key: str) -> str:
+def _settings_of(key: str) -> str:
     """Return the settings of a group, for messages; empty for what is no group of every run."""
     kind: Any = Config
     for part in key.split("."):
