@@ -93,6 +93,11 @@ def test_prompts_are_read_in_parts_that_fit(llama, monkeypatch):
         check_same(ours, expected(llama, request))
 
 
+def test_a_model_that_keeps_nothing_of_a_token_has_the_largest_batches():
+    model = build("mamba", vocab_size=300, hidden_size=64, num_hidden_layers=2)
+    assert generator(model).limits().shared == text_generator.MOST_CACHED
+
+
 def test_an_answer_ends_with_the_models_end_token(llama):
     first = generator(llama).generate(asked())[0].tokens
     llama.generation_config.eos_token_id = [first[2], 299]
