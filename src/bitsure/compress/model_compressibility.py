@@ -25,6 +25,7 @@ from bitsure.results.result import Result
 
 log = logging.getLogger(__name__)
 
+KIND = "compressibility"  # of the store's entries
 FORMAT = 2  # of what the store keeps; one more whenever code of ours would measure something else
 LIBRARIES = ("numpy", "pyarrow", "constriction", "torch", "transformers")
 
@@ -59,7 +60,21 @@ def ensure_compressibility(
     if not plan.quant.has_codes:
         log.warning("compress.measure=true measures nothing here: quant=%s has no codes to measure", plan.quant.name)
         return None
-    made_from = {
+
+    def fill(unfinished: Path) -> None:
+        write(unfinished / "compressibility.json", _measure(plan, checkpoint(), settings, log_file))
+
+    directory = store.ensure(KIND, compressibility_key(plan, settings), fill, to_read=True)
+    measured = read(directory / "compressibility.json", MeasuredCodes)
+    if measured.weights is None and measured.activations is None:
+        return None
+    loading = load_times(measured.weights, settings.bandwidth) if measured.weights else None
+    return Compressibility(weights=measured.weights, activations=measured.activations, loading=loading)
+
+
+def compressibility_key(plan: Plan, settings: CompressSettings) -> dict[str, Any]:
+    """Return the key of what is measured in the store: all that makes it."""
+    return {
         "format": FORMAT,
         "weights": plan.made_from,
         "codes": settings.codes,
@@ -68,16 +83,6 @@ def ensure_compressibility(
         "machine": platform.node(),
         "libraries": {library: version(library) for library in LIBRARIES},
     }
-
-    def fill(unfinished: Path) -> None:
-        write(unfinished / "compressibility.json", _measure(plan, checkpoint(), settings, log_file))
-
-    directory = store.ensure("compressibility", made_from, fill, to_read=True)
-    measured = read(directory / "compressibility.json", MeasuredCodes)
-    if measured.weights is None and measured.activations is None:
-        return None
-    loading = load_times(measured.weights, settings.bandwidth) if measured.weights else None
-    return Compressibility(weights=measured.weights, activations=measured.activations, loading=loading)
 
 
 def _measure(plan: Plan, checkpoint: Path, settings: CompressSettings, log_file: Path) -> MeasuredCodes:

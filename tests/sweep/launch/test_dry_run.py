@@ -84,6 +84,25 @@ def test_the_noise_control_is_part_of_the_plan(cell):
     assert errors == [] and len(planned.missing) == 4 + 20 * 5
 
 
+def test_attribution_and_compressibility_are_part_of_the_plan_and_of_its_estimate(cell, capsys, tmp_path):
+    plain, more = cell(0, "quant=rtn3"), cell(1, "quant=rtn3", "attribution.measure=true", "compress.measure=true")
+    [planned, with_more], errors = inspect([plain, more])
+    kinds = [piece.kind for piece in with_more.pieces.values()]
+    assert errors == [] and kinds[len(planned.pieces) :] == ["compressibility", "attribution"]
+    estimator = estimate.WorkEstimator(Store(tmp_path / "store"), Memo())
+    *_, attribution = with_more.pieces.values()
+    once = [estimator.estimate(piece).seconds for piece in planned.pieces.values() if piece.is_baseline]
+    assert estimator.estimate(attribution).seconds == pytest.approx(3 * sum(once))  # attribution.scorings
+    for place in planned.pieces:
+        piece = planned.pieces[place]
+        with Store(tmp_path / "store").create(piece.kind, piece.made_from) as entry:
+            (entry / "file").touch()
+    printed_plan.show([more], CellErrors())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "0 sets of weights or records to make, each once; compressibility of 1 model to measure; attribution of 1" in shown
+    assert "for attributing" in shown and "for measuring how far codes compress" in shown
+
+
 def test_what_is_not_on_this_machine_is_no_error_and_nothing_is_downloaded(cell, monkeypatch):
     monkeypatch.setenv("HF_HOME", "/nowhere")
     [planned], errors = inspect([cell(0, "model=opt-125m", "task=pocket", "calib=c4")])

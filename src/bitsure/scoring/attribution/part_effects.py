@@ -74,7 +74,7 @@ class AttributedRun:
         Args:
             checkpoint: Returns where the quantized model lies, its files hashed; called if it has to be read.
         """
-        key = self._key()
+        key = self.key()
         parts = self.store.path("unfinished", key)
 
         def fill(entry: Path) -> None:
@@ -84,7 +84,8 @@ class AttributedRun:
         shutil.rmtree(parts, ignore_errors=True)
         return read(entry / FILE, MeasuredParts)
 
-    def _key(self) -> dict[str, Any]:
+    def key(self) -> dict[str, Any]:
+        """Return the key of the measurements in the store: all that makes them."""
         source, task = self.plan.source, self.scorer.questions.task
         limits = {name: getattr(self.settings, name) for name in ("scorings", "tokens", "questions")}
         return {

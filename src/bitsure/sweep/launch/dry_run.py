@@ -13,6 +13,8 @@ from bitsure.base.errors import NotHere, NotInstalled, UserError
 from bitsure.base.memo import Memo
 from bitsure.base.progress import progress
 from bitsure.base.store import Store
+from bitsure.compress.model_compressibility import KIND as COMPRESSIBILITY
+from bitsure.compress.model_compressibility import compressibility_key
 from bitsure.config.schema import Config, resolved
 from bitsure.hub.failures import explained
 from bitsure.hub.offline import is_offline, offline
@@ -22,6 +24,8 @@ from bitsure.models.locate import locate_scored
 from bitsure.quantize.plan import Plan
 from bitsure.run import preparation, stale
 from bitsure.run.directory import is_done, read_status, why_not_here
+from bitsure.scoring.attribution.part_effects import KIND as ATTRIBUTION
+from bitsure.scoring.attribution.part_effects import AttributedRun
 from bitsure.scoring.scored_model import ScoredModel
 from bitsure.sweep.launch import downloads
 from bitsure.sweep.launch.assumed_gpu import are_elsewhere
@@ -154,15 +158,27 @@ def _as_on_a_node(config: Config, memo: Memo) -> Config:
 
 
 def pieces_of(prepared: preparation.PreparedRun, config: Config) -> list[WorkPiece]:
-    """Return a cell's pieces in the order in which they are made: full precision, the quantizer's, the noise control's."""
+    """Return a cell's pieces: full precision, the quantizer's, the noise control's, and what else is measured."""
     pieces = _records(prepared, prepared.full_precision, None)
     if prepared.plan:
         control = config.control
         for plan in (prepared.plan, *(prepared.plan.noise(seed, control.scale) for seed in range(control.seeds))):
             model = ScoredModel(plan.source, plan.made_from)
             pieces += [WorkPiece("weights", plan.made_from, prepared, plan), *_records(prepared, model, plan)]
+        pieces += _measurements(prepared, prepared.plan, config)
     elif prepared.is_pair:
         pieces += _records(prepared, prepared.scored, None)
+    return pieces
+
+
+def _measurements(prepared: preparation.PreparedRun, plan: Plan, config: Config) -> list[WorkPiece]:
+    """Return what is measured of quantized weights besides their scores: how far they compress, and the attribution."""
+    pieces = []
+    if config.compress.measure and config.compress.codes and plan.quant.has_codes:
+        pieces.append(WorkPiece(COMPRESSIBILITY, compressibility_key(plan, config.compress), prepared, plan))
+    if prepared.attributes:
+        run = AttributedRun(plan, prepared.scorer, prepared.text, config.attribution, prepared.store, prepared.log_file)
+        pieces.append(WorkPiece(ATTRIBUTION, run.key(), prepared, plan))
     return pieces
 
 

@@ -10,17 +10,19 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bitsure.base.memo import Memo
 from bitsure.base.store import Store
 from bitsure.base.work import COST_FILE, EntryCost, quantizing_work, read_cost, scoring_work
+from bitsure.compress.model_compressibility import KIND as COMPRESSIBILITY
 from bitsure.config.schema import SERVED, VLLM
 from bitsure.models.size import parameters_of, width_of
 from bitsure.quantize.calibration.windows import HELD_OUT_WINDOWS
 from bitsure.quantize.modules import empty_modules
+from bitsure.scoring.attribution.part_effects import KIND as ATTRIBUTION
 from bitsure.scoring.local.budget import MOST_TOKENS
 from bitsure.scoring.local.offloaded_batches import BATCHES
 from bitsure.scoring.texts.text_scorer import KIND as TEXTS
@@ -59,10 +61,10 @@ NEAREST = 5  # earlier pieces of work whose speed is taken for another of about 
 
 @dataclass(frozen=True)
 class WorkPiece:
-    """One thing that a cell needs in the store: the records of `task`, or the weights of `plan`."""
+    """One thing that a cell needs in the store: the records of `task`, the weights of `plan`, or what is measured of these."""
 
     kind: str
-    """The kind of the store's entry: records, texts or weights."""
+    """The kind of the store's entry: records, texts, weights, attribution or compressibility."""
     made_from: dict[str, Any]
     """What the entry's key is the hash of."""
     run: PreparedRun
@@ -151,6 +153,8 @@ class WorkEstimator:
         from bitsure.models.load import empty_model
         from bitsure.quantize.checkpoint import disk_space
 
+        if piece.kind == ATTRIBUTION:
+            return self._attribution(piece)
         source = piece.run.source
         model = self.memo(empty_model, source.path, source.settings.trust_remote_code)
         parameters = parameters_of(model)
@@ -164,10 +168,23 @@ class WorkEstimator:
             return self._text(piece, model, states)
         plan = piece.plan
         assert plan is not None  # weights are always some plan's
+        if piece.kind == COMPRESSIBILITY:  # which takes about as long as rounding to nearest, with the model in main memory
+            rounding = quantizing_work(parameters, width_of(model), HELD_OUT_WINDOWS * plan.calib.seqlen)
+            memory = self._scoring_memory(piece, model, piece.made_from["tokens"])
+            return WorkEstimate(self._seconds(piece.kind, rounding, piece), memory, 0)
         work = quantizing_work(parameters, width_of(model), (plan.nsamples + HELD_OUT_WINDOWS) * plan.calib.seqlen)
         modules = self.memo(empty_modules, source.path, source.settings.trust_remote_code)
         disk = plan.quant.bytes_needed(model, plan.dtype)
         return WorkEstimate(self._seconds(plan.quant.name, work, piece), _quantizing_memory(modules, plan), disk)
+
+    def _attribution(self, piece: WorkPiece) -> WorkEstimate:
+        """Return what attributing takes at most: so many scorings of the run's questions and text by one model."""
+        tasks = piece.run.scorer.questions.task.names
+        scored = [replace(piece, kind="records", task=name) for name in tasks]
+        scored += [replace(piece, kind=TEXTS)] if piece.run.text else []
+        estimates = [self.estimate(each) for each in scored]
+        seconds = piece.made_from["scorings"] * sum(estimate.seconds for estimate in estimates)
+        return WorkEstimate(seconds, max(estimate.memory for estimate in estimates), 0)
 
     def _scoring_memory(self, piece: WorkPiece, model: nn.Module, tokens: int) -> int:
         """Return what scoring so many tokens takes in main memory."""
@@ -209,7 +226,7 @@ class WorkEstimator:
     def is_on_gpu(self, piece: WorkPiece) -> bool:
         """Return whether a GPU, here or elsewhere, does a piece of work; a server's is not known."""
         has_gpu = gpu_here() is not None or self._on_nodes or piece.is_elsewhere
-        return has_gpu and not piece.is_served and not piece.is_kept_on_cpu
+        return has_gpu and not piece.is_served and not piece.is_kept_on_cpu and piece.kind != COMPRESSIBILITY
 
     def _assumed_speed(self, piece: WorkPiece) -> float:
         """Return the operations a second, on one processor, of work of which nothing was measured before."""

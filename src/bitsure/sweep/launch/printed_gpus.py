@@ -7,6 +7,7 @@ from math import ceil
 
 from bitsure.base.byte_sizes import binary_size
 from bitsure.base.memo import Memo
+from bitsure.compress.model_compressibility import KIND as COMPRESSIBILITY
 from bitsure.config.vllm_settings import VllmSettings
 from bitsure.sweep.launch.assumed_gpu import A100, Gpu, gpu_here
 from bitsure.sweep.launch.estimate import WorkPiece
@@ -37,7 +38,7 @@ def sentences(pieces: Sequence[WorkPiece], memo: Memo, on_nodes: bool) -> list[s
 
 def _describer(piece: WorkPiece, on_nodes: bool) -> Callable[[WorkPiece, ModelOnGpus], str] | None:
     """Return the function that describes a piece's GPUs; None where it needs none."""
-    if piece.kind == "weights":
+    if piece.kind in ("weights", COMPRESSIBILITY):
         return None
     if piece.is_served:
         return _describe_server

@@ -13,10 +13,12 @@ from bitsure.base import terminal
 from bitsure.base.byte_sizes import binary_size
 from bitsure.base.errors import UserError
 from bitsure.base.memo import Memo
+from bitsure.compress.model_compressibility import KIND as COMPRESSIBILITY
 from bitsure.config.labels import other_settings
 from bitsure.config.schema import VLLM
 from bitsure.hub.offline import offline
 from bitsure.models.weight_files import has_weights
+from bitsure.scoring.attribution.part_effects import KIND as ATTRIBUTION
 from bitsure.scoring.served.vllm_program import HOW_TO_INSTALL, installed_vllm
 from bitsure.sweep.launch import downloads, dry_run, printed_gpus
 from bitsure.sweep.launch.assumed_gpu import A100_AT_WORK, gpu_here
@@ -29,6 +31,9 @@ ON_THE_NODE = (
     "Decided on the node that a cell runs on: whether model.device is there and memory is enough. model.dtype=auto is taken "
     "here for the checkpoint's own type, as on a GPU; on a node without one it is float32, and the store has other pieces."
 )
+MEASURED = (ATTRIBUTION, COMPRESSIBILITY)
+COLUMNS = ("baseline", "weights", "records", "texts", *MEASURED)
+STAGES = {"weights": "quantizing", ATTRIBUTION: "attributing", COMPRESSIBILITY: "measuring how far codes compress"}
 NOTICED = 1.2  # times as slow as without other work
 OTHER_WORK = (
     " Other work slows this machine down now: a process takes {:.1f} times as long. That is counted, except in the time of "
@@ -83,17 +88,20 @@ def show(cells: Sequence[ComposedCell], errors: CellErrors, on_nodes: bool = Fal
 def _count(cell: InspectedCell, places: Sequence[Path]) -> str:
     pieces = [cell.pieces[place] for place in places]
     counts = Counter("baseline" if piece.is_baseline else piece.kind for piece in pieces)
-    return ", ".join(f"{kind} {counts[kind]}" for kind in ("baseline", "weights", "records", "texts") if counts[kind])
+    return ", ".join(f"{kind} {counts[kind]}" for kind in COLUMNS if counts[kind])
 
 
 def _summary(inspected: Sequence[InspectedCell], memo: Memo, on_nodes: bool) -> str:
     """Return how much there is to do, and for how long, as far as that is known."""
-    missing = {place for cell in inspected for place in cell.missing}
+    missing = {place: cell.pieces[place] for cell in inspected for place in cell.missing}
+    measured = Counter(piece.kind for piece in missing.values() if piece.kind in MEASURED)
     done = sum(cell.state == "done" for cell in inspected)
     here, unknown = [cell for cell in inspected if not cell.downloads], [cell for cell in inspected if cell.downloads]
     text = f"{_cells(len(inspected))}, {done} done"
     known = ", as far as is known before the downloads" if unknown else ""
-    text += f"; {len(missing)} sets of weights or records to make, each once{known}." if here else "."
+    also = "".join(f"; {kind} of {_number(number, 'model')} to measure" for kind, number in measured.items())
+    sets = len(missing) - measured.total()
+    text += f"; {sets} sets of weights or records to make, each once{also}{known}." if here else "."
     if unknown:
         text += "\n" + "\n".join(_unknown(unknown, here, memo, on_nodes))
     pieces = {place: cell.pieces[place] for cell in here for place in cell.missing}
@@ -119,7 +127,7 @@ def _estimate(pieces: Sequence[WorkPiece], cells: int, memo: Memo, on_nodes: boo
     seconds, disk = sum(estimate.seconds for estimate in estimates), sum(estimate.disk for estimate in estimates)
     memory: dict[str, float] = {}
     for piece, estimate in zip(pieces, estimates, strict=True):
-        stage = "quantizing" if piece.kind == "weights" else "scoring"
+        stage = STAGES.get(piece.kind, "scoring")
         memory[stage] = max(memory.get(stage, 0), estimate.memory)
     most_memory = ", ".join(f"up to {binary_size(n_bytes)} for {stage}" for stage, n_bytes in memory.items())
     is_elsewhere = on_nodes or any(piece.is_elsewhere for piece in pieces)
@@ -163,7 +171,11 @@ def _unknown(unknown: Sequence[InspectedCell], here: Sequence[InspectedCell], me
 
 
 def _cells(number: int) -> str:
-    return f"{number} cell{'s' * (number != 1)}"
+    return _number(number, "cell")
+
+
+def _number(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _on_vllm(pieces: Sequence[WorkPiece], on_nodes: bool) -> str:
