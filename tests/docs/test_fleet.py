@@ -29,7 +29,7 @@ STAND_INS = {  # repository → its family, and the settings of a small random m
 ASSUMED = {  # what a plan has to say of the GPUs that its estimate is for: of time, of memory
     "model=served": (
         "A server that was never scored with is taken for one A100 in bfloat16 at a third of its peak.",
-        "They take 1 GPU (A100, 80.0 GiB) or more.",
+        "1 GPU has room for them (A100, 80.0 GiB); activations take more.",
     ),
     "scoring.vllm.pipeline_parallel=2": (
         "otherwise of 16 GPUs, each one A100 in bfloat16 at a third of its peak.",
